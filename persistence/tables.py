@@ -80,7 +80,7 @@ channels = Table(
     Column("address", Text),
     Column("account_sid", Text),
     Column("paused_until", TIMESTAMP),
-    Column("paused_by_error_code", Integer),
+    Column("paused_by_error_code", Text),
     Column("inbound_complete_until", TIMESTAMP),
     Column("created_at", TIMESTAMP),
 )
@@ -129,7 +129,7 @@ messages = Table(
     Column("template", JSONB(none_as_null=True)),
     Column("transcript", Text),
     Column("status", Text),
-    Column("error_code", Integer),
+    Column("error_code", Text),
     Column("error_message", Text),
     Column("twilio_sid", Text),
     Column("duplicate_detected", Boolean),
@@ -152,7 +152,7 @@ attempts = Table(
     Column("finished_at", TIMESTAMP),
     Column("outcome", Text),
     Column("reason", Text),
-    Column("error_code", Integer),
+    Column("error_code", Text),
     Column("twilio_sid", Text),
 )
 
