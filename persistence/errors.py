@@ -44,7 +44,7 @@ class WhatsAppWindowClosed(InboxError):
 
 
 class NotResendable(InboxError):
-    """Only a message that is unconfirmed, failed or undelivered can be resent."""
+    """Only an unconfirmed message can be resent."""
 
 
 class InvalidFields(InboxError):

@@ -1,7 +1,7 @@
 """How a message's status may move: data, so that it can be read, drawn and tested as a whole.
 
 A status never falls. The first terminal state stays, except that what was delivered may become read; and
-`unconfirmed`, which only says that nobody knows, gives way to any evidence.
+`unconfirmed`, which only says that nobody knows, gives way to any evidence, or to a person who asks for a resend.
 """
 
 from typing import Final
@@ -13,7 +13,9 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
         {"sending", "sent", "delivered", "read", "failed", "undelivered", "unconfirmed", "canceled"}
     ),
     "sending": frozenset({"sent", "delivered", "read", "failed", "undelivered", "unconfirmed", "canceled"}),
-    "unconfirmed": frozenset({"sending", "sent", "delivered", "read", "failed", "undelivered", "canceled"}),
+    "unconfirmed": frozenset(
+        {"queued", "sending", "sent", "delivered", "read", "failed", "undelivered", "canceled"}
+    ),
     "sent": frozenset({"delivered", "read", "failed", "undelivered"}),
     "delivered": frozenset({"read"}),
     "read": frozenset(),
@@ -24,9 +26,6 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
 
 # After these nothing is expected from the carrier any more, but for `read` after `delivered`.
 TERMINAL: Final = frozenset({"delivered", "read", "failed", "undelivered", "canceled"})
-
-# A person may ask for these to be sent again: the carrier said that it did not deliver, or nobody knows.
-RESENDABLE: Final = frozenset({"unconfirmed", "failed", "undelivered"})
 
 # Twilio's MessageStatus values (https://www.twilio.com/docs/messaging/api/message-resource#message-status-values)
 # as ours. What Twilio calls queued is already past our own queue.

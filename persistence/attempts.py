@@ -1,0 +1,126 @@
+"""One row per call of the carrier, committed before the call: what a crash cannot take back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from persistence.connection import TenantConnection
+
+START = text("""
+    insert into attempts (agency_id, message_id, number, worker_key)
+    select agency_id, message_id, attempt, worker_key
+    from outbox
+    where agency_id = :agency_id
+    and message_id = any(:message_ids)
+""")
+
+MARK_SENDING = text("""
+    update messages
+    set status = 'sending'
+    where agency_id = :agency_id
+    and id = any(:message_ids)
+    and status in ('queued', 'unconfirmed')
+""")
+
+LIST_JOBS = text("""
+    select messages.id as message_id, messages.conversation_id, messages.content, messages.media, messages.template,
+        channels.id as channel_id, channels.kind, channels.address as sender, channels.account_sid,
+        extract(epoch from channels.paused_until - clock_timestamp())::float8 as paused_seconds,
+        contacts.phone as recipient, conversations.opted_out_at is not null as opted_out,
+        outbox.attempt, outbox.attempted_at, outbox.negative_listings, messages.twilio_sid
+    from messages
+    join outbox on outbox.agency_id = messages.agency_id and outbox.message_id = messages.id
+    join conversations on conversations.agency_id = messages.agency_id and conversations.id = messages.conversation_id
+    join channels on channels.agency_id = conversations.agency_id and channels.id = conversations.channel_id
+    join contacts on contacts.agency_id = conversations.agency_id and contacts.id = conversations.contact_id
+    where messages.agency_id = :agency_id
+    and outbox.agency_id = :agency_id
+    and conversations.agency_id = :agency_id
+    and channels.agency_id = :agency_id
+    and contacts.agency_id = :agency_id
+    and messages.id = any(:message_ids)
+""")
+
+FINISH = text("""
+    update attempts
+    set finished_at = clock_timestamp(), outcome = :outcome, reason = :reason,
+        error_code = :error_code, twilio_sid = coalesce(twilio_sid, :twilio_sid)
+    where agency_id = :agency_id
+    and message_id = :message_id
+    and number = :number
+    and (outcome is null or outcome = 'unknown')
+""")
+
+COUNT_UNKNOWN = text("""
+    select count(*)
+    from attempts
+    where agency_id = :agency_id
+    and message_id = :message_id
+    and (outcome is null or outcome = 'unknown')
+""")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that one call of the carrier needs, read in the transaction that recorded the attempt."""
+
+    agency_id: UUID
+    message_id: UUID
+    conversation_id: UUID
+    content: str
+    media: list[dict[str, Any]]
+    template: dict[str, Any] | None
+    channel_id: UUID
+    kind: str
+    sender: str
+    account_sid: str
+    paused_seconds: float | None
+    recipient: str
+    opted_out: bool
+    attempt: int
+    attempted_at: Any
+    negative_listings: int
+    twilio_sid: str | None
+
+
+def start(connection: TenantConnection, *, message_ids: Sequence[UUID]) -> None:
+    """Record the attempts that the outbox rows name, and show their messages as `sending`."""
+    connection.execute(START, message_ids=list(message_ids))
+    connection.execute(MARK_SENDING, message_ids=list(message_ids))
+
+
+def list_jobs(connection: TenantConnection, *, message_ids: Sequence[UUID]) -> list[Job]:
+    """What is to be sent, or was tried, for each of these messages that are in the outbox."""
+    rows = connection.execute(LIST_JOBS, message_ids=list(message_ids))
+    return [Job(agency_id=connection.agency_id, **row._mapping) for row in rows]
+
+
+def finish(
+    connection: TenantConnection,
+    *,
+    message_id: UUID,
+    number: int,
+    outcome: str,
+    reason: str | None = None,
+    error_code: str | None = None,
+    twilio_sid: str | None = None,
+) -> None:
+    """Record what was observed; what is known already is not overwritten."""
+    connection.execute(
+        FINISH,
+        message_id=message_id,
+        number=number,
+        outcome=outcome,
+        reason=reason,
+        error_code=error_code,
+        twilio_sid=twilio_sid,
+    )
+
+
+def count_unknown(connection: TenantConnection, *, message_id: UUID) -> int:
+    """How many calls for this message have no proven outcome."""
+    count: int = connection.execute(COUNT_UNKNOWN, message_id=message_id).scalar_one()
+    return count

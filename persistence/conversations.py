@@ -1,0 +1,229 @@
+"""One channel and one contact, and where their thread stands."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import uuid_utils.compat as uuid_utils
+from sqlalchemy import Row, text
+
+from persistence.connection import TenantConnection
+from persistence.errors import ContactOptedOut, ConversationForbidden, ConversationNotFound, WhatsAppWindowClosed
+from persistence.paging import Position, encode_cursor
+
+# The page is cut before contacts and channels are joined: the other way round costs a hundred times as much.
+# WhatsApp takes free-form content within 24 hours of the contact's last message only
+# (https://www.twilio.com/docs/whatsapp/key-concepts#the-24-hour-messaging-window).
+LIST_PAGE = text("""
+    select page.id, page.location_id, channels.kind as channel, channels.address as channel_address,
+        page.contact_id, contacts.name as contact_name, contacts.phone as contact_phone, page.status,
+        page.lead_status, page.lead_value::float8 as lead_value, page.assigned_to, page.last_message_at,
+        page.last_message_preview, page.last_message_direction, page.created_at, page.updated_at,
+        case channels.kind when 'whatsapp' then page.last_inbound_at + interval '24 hours' end as window_expires_at,
+        case
+            when page.opted_out_at is not null then 'contact_opted_out'
+            when channels.kind = 'whatsapp'
+                and coalesce(page.last_inbound_at + interval '24 hours' <= clock_timestamp(), true)
+                then 'whatsapp_window_closed'
+        end as blocked_reason
+    from (
+        select *
+        from conversations
+        where agency_id = :agency_id
+        and (cast(:conversation_id as uuid) is null or id = :conversation_id)
+        and (cast(:location_id as uuid) is null or location_id = :location_id)
+        and (cast(:status as text) is null or status = :status)
+        and (cast(:before_at as timestamptz) is null or (last_message_at, id) < (:before_at, cast(:before_id as uuid)))
+        order by last_message_at desc, id desc
+        limit :limit
+        offset :offset
+    ) page
+    join contacts on contacts.agency_id = page.agency_id and contacts.id = page.contact_id
+    join channels on channels.agency_id = page.agency_id and channels.id = page.channel_id
+    where contacts.agency_id = :agency_id
+    and channels.agency_id = :agency_id
+    order by page.last_message_at desc, page.id desc
+""")
+
+COUNT = text("""
+    select count(*)
+    from conversations
+    where agency_id = :agency_id
+    and (cast(:location_id as uuid) is null or location_id = :location_id)
+    and (cast(:status as text) is null or status = :status)
+""")
+
+# Taking the row first gives the messages of a conversation one order, that of their commits.
+LOCK_FOR_SENDING = text("""
+    select conversations.id, conversations.channel_id, conversations.opted_out_at is not null as opted_out,
+        channels.kind = 'whatsapp'
+            and coalesce(conversations.last_inbound_at + interval '24 hours' <= clock_timestamp(), true)
+            as window_closed
+    from conversations
+    join channels on channels.agency_id = conversations.agency_id and channels.id = conversations.channel_id
+    where conversations.agency_id = :agency_id
+    and channels.agency_id = :agency_id
+    and conversations.id = :conversation_id
+    for no key update of conversations
+""")
+
+# An existing row is locked and returned as it is; one that is new takes its place in the list from its first
+# message, which is inserted next in the same transaction.
+UPSERT = text("""
+    insert into conversations (agency_id, id, location_id, channel_id, contact_id, last_message_at,
+        last_message_direction)
+    values (:agency_id, :id, :location_id, :channel_id, :contact_id, '-infinity', 'inbound')
+    on conflict (agency_id, channel_id, contact_id) do update
+    set updated_at = clock_timestamp()
+    returning id
+""")
+
+# The time of a message is strictly later than the one before it, also when the clock is set back: the thread
+# keeps its order, and the preview never goes backwards.
+ADD_LAST_MESSAGE = text("""
+    update conversations
+    set last_message_at = greatest(clock_timestamp(), last_message_at + interval '1 microsecond'),
+        last_message_preview = :preview,
+        last_message_direction = :direction,
+        last_inbound_at = case when :direction = 'inbound'
+            then greatest(clock_timestamp(), last_message_at + interval '1 microsecond')
+            else last_inbound_at end,
+        status = case when :direction = 'inbound' and status = 'resolved' then 'open' else status end,
+        updated_at = clock_timestamp()
+    where agency_id = :agency_id
+    and id = :conversation_id
+    returning last_message_at
+""")
+
+SET_OPTED_OUT = text("""
+    update conversations
+    set opted_out_at = case when :opted_out then coalesce(opted_out_at, clock_timestamp()) end,
+        updated_at = clock_timestamp()
+    where agency_id = :agency_id
+    and id = :conversation_id
+""")
+
+EXISTS = text("""
+    select 1
+    from conversations
+    where agency_id = :agency_id
+    and id = :conversation_id
+""")
+
+LOCK = text("""
+    select id
+    from conversations
+    where agency_id = :agency_id
+    and id = :conversation_id
+    for no key update
+""")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the list; `next_cursor` is None on the last one, `total` counts the whole filter."""
+
+    conversations: list[dict[str, Any]]
+    total: int
+    next_cursor: str | None
+
+
+def list_page(
+    connection: TenantConnection,
+    *,
+    location_id: UUID | None,
+    status: str | None,
+    limit: int,
+    offset: int = 0,
+    before: Position | None = None,
+) -> Page:
+    """Newest `last_message_at` first, `id` breaking ties, from `offset` or from after the position `before`."""
+    filters = {"location_id": location_id, "status": status}
+    before_at, before_id = before or (None, None)
+    rows = connection.execute(
+        LIST_PAGE,
+        **filters,
+        conversation_id=None,
+        before_at=before_at,
+        before_id=before_id,
+        limit=limit + 1,
+        offset=offset,
+    ).all()
+    more, rows = len(rows) > limit, rows[:limit]
+    return Page(
+        conversations=[_record(row) for row in rows],
+        total=connection.execute(COUNT, **filters).scalar_one(),
+        next_cursor=encode_cursor((rows[-1].last_message_at, rows[-1].id)) if more else None,
+    )
+
+
+def get(connection: TenantConnection, *, conversation_id: UUID) -> dict[str, Any]:
+    """One conversation with its contact and channel. Raises ConversationNotFound."""
+    row = connection.execute(
+        LIST_PAGE,
+        conversation_id=conversation_id,
+        location_id=None,
+        status=None,
+        before_at=None,
+        before_id=None,
+        limit=1,
+        offset=0,
+    ).first()
+    if row is None:
+        raise ConversationNotFound
+    return _record(row)
+
+
+def require(connection: TenantConnection, *, conversation_id: UUID) -> None:
+    """Raise ConversationNotFound unless the agency has it."""
+    if connection.execute(EXISTS, conversation_id=conversation_id).first() is None:
+        raise ConversationNotFound
+
+
+def lock(connection: TenantConnection, *, conversation_id: UUID) -> None:
+    """Make this transaction the only one that changes the conversation's queue, until it ends."""
+    connection.execute(LOCK, conversation_id=conversation_id)
+
+
+def lock_for_sending(connection: TenantConnection, *, conversation_id: UUID, is_template: bool) -> UUID:
+    """The channel to send from, with the conversation locked until the transaction ends.
+
+    Raises ConversationForbidden when the agency has no such conversation, ContactOptedOut, and
+    WhatsAppWindowClosed for free-form content outside the 24 hours.
+    """
+    row = connection.execute(LOCK_FOR_SENDING, conversation_id=conversation_id).first()
+    if row is None:
+        raise ConversationForbidden
+    if row.opted_out:
+        raise ContactOptedOut
+    if row.window_closed and not is_template:
+        raise WhatsAppWindowClosed
+    channel_id: UUID = row.channel_id
+    return channel_id
+
+
+def upsert(connection: TenantConnection, *, location_id: UUID, channel_id: UUID, contact_id: UUID) -> UUID:
+    """The id of the one conversation of this channel and contact, locked until the transaction ends.
+
+    A new one has no message yet: insert one before the transaction ends.
+    """
+    conversation_id: UUID = connection.execute(
+        UPSERT, id=uuid_utils.uuid7(), location_id=location_id, channel_id=channel_id, contact_id=contact_id
+    ).scalar_one()
+    return conversation_id
+
+
+def set_opted_out(connection: TenantConnection, *, conversation_id: UUID, opted_out: bool) -> None:
+    """Record that the contact does or does not want messages from this channel."""
+    connection.execute(SET_OPTED_OUT, conversation_id=conversation_id, opted_out=opted_out)
+
+
+def _record(row: Row[Any]) -> dict[str, Any]:
+    record = dict(row._mapping)
+    blocked_reason = record.pop("blocked_reason")
+    record["messaging"] = {
+        "can_send_freeform": blocked_reason is None,
+        "window_expires_at": record.pop("window_expires_at"),
+        "blocked_reason": blocked_reason,
+    }
+    return record

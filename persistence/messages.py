@@ -1,0 +1,237 @@
+"""What was said in a conversation, by whom, and what became of it."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import uuid_utils.compat as uuid_utils
+from sqlalchemy import Row, text
+
+from persistence import conversations, message_status
+from persistence.connection import TenantConnection
+from persistence.errors import ConversationNotFound, InvalidFields, MessageNotFound
+
+PREVIEW_LENGTH = 160
+
+GET = text("""
+    select id, conversation_id, direction, content, media, transcript, status, error_code, error_message, twilio_sid,
+        sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected
+    from messages
+    where agency_id = :agency_id
+    and id = :message_id
+""")
+
+# One row when the conversation exists; `sent_at` is null when `before` is not a message of it.
+FIND_PLACE = text("""
+    select messages.sent_at
+    from conversations
+    left join messages on messages.agency_id = conversations.agency_id
+        and messages.conversation_id = conversations.id
+        and messages.id = cast(:before as uuid)
+        and messages.agency_id = :agency_id
+    where conversations.agency_id = :agency_id
+    and conversations.id = :conversation_id
+""")
+
+LIST_PAGE = text("""
+    select id, conversation_id, direction, content, media, transcript, status, error_code, error_message, twilio_sid,
+        sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected
+    from messages
+    where agency_id = :agency_id
+    and conversation_id = :conversation_id
+    and (cast(:before_at as timestamptz) is null or (sent_at, id) < (:before_at, cast(:before as uuid)))
+    order by sent_at desc, id desc
+    limit :limit
+""")
+
+INSERT = text("""
+    insert into messages (agency_id, id, conversation_id, direction, content, media, template, status, twilio_sid,
+        content_repaired, sent_by, sent_at)
+    values (:agency_id, :id, :conversation_id, :direction, :content, cast(:media as jsonb), cast(:template as jsonb),
+        :status, :twilio_sid, :content_repaired, :sent_by, :sent_at)
+    returning id, conversation_id, direction, content, media, transcript, status, error_code, error_message,
+        twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected
+""")
+
+FIND_BY_TWILIO_SID = text("""
+    select id
+    from messages
+    where agency_id = :agency_id
+    and twilio_sid = :twilio_sid
+""")
+
+# An error once stored is never erased, and the first one stays.
+ADVANCE_STATUS = text("""
+    update messages
+    set status = :status,
+        error_code = coalesce(error_code, :error_code),
+        error_message = case when error_code is null then :error_message else error_message end,
+        delivered_at = case when :status in ('delivered', 'read')
+            then coalesce(delivered_at, clock_timestamp()) else delivered_at end,
+        read_at = case when :status = 'read' then coalesce(read_at, clock_timestamp()) else read_at end
+    where agency_id = :agency_id
+    and id = :message_id
+    and status = any(:sources)
+    returning status
+""")
+
+# A second SID for one message means that it went out twice: the first stays, and the message says so.
+BIND_TWILIO_SID = text("""
+    update messages
+    set duplicate_detected = duplicate_detected or (twilio_sid is not null and twilio_sid <> :twilio_sid),
+        twilio_sid = coalesce(twilio_sid, :twilio_sid)
+    where agency_id = :agency_id
+    and id = :message_id
+    and (twilio_sid is null or (twilio_sid <> :twilio_sid and not duplicate_detected))
+    returning duplicate_detected
+""")
+
+LOCK = text("""
+    select messages.conversation_id, messages.status, messages.twilio_sid, channels.account_sid
+    from messages
+    join conversations on conversations.agency_id = messages.agency_id
+        and conversations.id = messages.conversation_id
+    join channels on channels.agency_id = conversations.agency_id and channels.id = conversations.channel_id
+    where messages.agency_id = :agency_id
+    and conversations.agency_id = :agency_id
+    and channels.agency_id = :agency_id
+    and messages.id = :message_id
+    and messages.direction = 'outbound'
+    for no key update of messages
+""")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the thread, newest first; `next_before` is the id that asks for the page before it."""
+
+    messages: list[dict[str, Any]]
+    has_more: bool
+    next_before: UUID | None
+
+
+@dataclass(frozen=True)
+class Outbound:
+    """An outbound message under lock: where it stands, and the Twilio account that its channel belongs to."""
+
+    conversation_id: UUID
+    status: str
+    twilio_sid: str | None
+    account_sid: str
+
+
+def get(connection: TenantConnection, *, message_id: UUID) -> dict[str, Any]:
+    """One message. Raises MessageNotFound."""
+    row = connection.execute(GET, message_id=message_id).first()
+    if row is None:
+        raise MessageNotFound
+    return _record(row)
+
+
+def list_page(connection: TenantConnection, *, conversation_id: UUID, limit: int, before: UUID | None) -> Page:
+    """Newest first, from the end of the thread or from after the message `before`.
+
+    Raises ConversationNotFound, and InvalidFields when `before` is not a message of this conversation.
+    """
+    place = connection.execute(FIND_PLACE, conversation_id=conversation_id, before=before).first()
+    if place is None:
+        raise ConversationNotFound
+    if before is not None and place.sent_at is None:
+        raise InvalidFields(("before", "must be the id of a message of this conversation"))
+    rows = connection.execute(
+        LIST_PAGE, conversation_id=conversation_id, before=before, before_at=place.sent_at, limit=limit + 1
+    ).all()
+    more, rows = len(rows) > limit, rows[:limit]
+    return Page([_record(row) for row in rows], has_more=more, next_before=rows[-1].id if more else None)
+
+
+def insert(
+    connection: TenantConnection,
+    *,
+    conversation_id: UUID,
+    direction: str,
+    status: str,
+    content: str = "",
+    media: Sequence[dict[str, str | None]] = (),
+    template: dict[str, Any] | None = None,
+    twilio_sid: str | None = None,
+    sent_by: str | None = None,
+    content_repaired: bool = False,
+) -> dict[str, Any]:
+    """The new message, last in its thread; the conversation's last-message columns go with it."""
+    sent_at = connection.execute(
+        conversations.ADD_LAST_MESSAGE,
+        conversation_id=conversation_id,
+        direction=direction,
+        preview=preview(content),
+    ).scalar_one()
+    row = connection.execute(
+        INSERT,
+        id=uuid_utils.uuid7(),
+        conversation_id=conversation_id,
+        direction=direction,
+        status=status,
+        content=content,
+        media=json.dumps(list(media)),
+        template=None if template is None else json.dumps(template),
+        twilio_sid=twilio_sid,
+        sent_by=sent_by,
+        content_repaired=content_repaired,
+        sent_at=sent_at,
+    ).one()
+    return _record(row)
+
+
+def find_by_twilio_sid(connection: TenantConnection, *, twilio_sid: str) -> UUID | None:
+    """The message that has this SID, or None."""
+    message_id: UUID | None = connection.execute(FIND_BY_TWILIO_SID, twilio_sid=twilio_sid).scalar()
+    return message_id
+
+
+def find_outbound_for_update(connection: TenantConnection, *, message_id: UUID) -> Outbound | None:
+    """The outbound message, locked until the transaction ends, or None."""
+    row = connection.execute(LOCK, message_id=message_id).first()
+    return Outbound(**row._mapping) if row else None
+
+
+def advance_status(
+    connection: TenantConnection,
+    *,
+    message_id: UUID,
+    status: str,
+    error_code: str | None = None,
+    error_message: str | None = None,
+) -> bool:
+    """Move the status forward if `message_status.TRANSITIONS` allows it; True when it moved."""
+    moved = connection.execute(
+        ADVANCE_STATUS,
+        message_id=message_id,
+        status=status,
+        error_code=error_code,
+        error_message=error_message,
+        sources=list(message_status.sources_of(status)),
+    )
+    return moved.first() is not None
+
+
+def bind_twilio_sid(connection: TenantConnection, *, message_id: UUID, twilio_sid: str) -> bool:
+    """Store the SID that the carrier gave; True when it is a second one, so that the message went out twice."""
+    row = connection.execute(BIND_TWILIO_SID, message_id=message_id, twilio_sid=twilio_sid).first()
+    return row is not None and bool(row.duplicate_detected)
+
+
+def preview(content: str) -> str:
+    """The content as one line of plain text, at most 160 characters."""
+    return re.sub(r"\s+", " ", content).strip()[:PREVIEW_LENGTH]
+
+
+def _record(row: Row[Any]) -> dict[str, Any]:
+    record = dict(row._mapping)
+    error_code, error_message = record.pop("error_code"), record.pop("error_message")
+    record["error"] = None if error_code is None else {"code": error_code, "message": error_message}
+    first_media = record["media"][0] if record["media"] else {"url": None, "content_type": None}
+    record["media_url"], record["media_type"] = first_media["url"], first_media["content_type"]
+    return record

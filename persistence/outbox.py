@@ -1,0 +1,141 @@
+"""What the worker has still to do for each outbound message.
+
+A row is `waiting` behind another message of its conversation, `queued` until `available_at`, `calling` while an
+attempt is open, `unknown` while it is found out what became of an attempt, `accepted` until the carrier's last
+word on it. At most one row of a conversation is queued, calling or unknown: a unique index keeps that, the lock
+on the conversation that every writer here holds makes it never fail.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from persistence.connection import TenantConnection, UnboundConnection
+
+CHANNEL = "faro_outbox"
+
+INSERT = text("""
+    insert into outbox (agency_id, message_id, conversation_id, channel_id, sent_at, state)
+    values (:agency_id, :message_id, :conversation_id, :channel_id, :sent_at,
+        case when exists (
+            select 1
+            from outbox
+            where agency_id = :agency_id
+            and conversation_id = :conversation_id
+            and state in ('waiting', 'queued', 'calling', 'unknown')
+        ) then 'waiting' else 'queued' end)
+""")
+
+NOTIFY = text("notify faro_outbox")
+
+# The agencies that have work are walked one index step each, so the backlog of one costs the others nothing;
+# each gives at most :per_agency rows, and they take turns.
+CLAIM = text("""
+    with recursive agency as (
+        (select agency_id from outbox where state = 'queued' order by agency_id limit 1)
+        union all
+        select (select min_agency.agency_id
+            from outbox min_agency
+            where min_agency.state = 'queued' and min_agency.agency_id > agency.agency_id
+            order by min_agency.agency_id limit 1)
+        from agency
+        where agency.agency_id is not null
+    ),
+    due as (
+        select picked.agency_id, picked.message_id,
+            row_number() over (partition by picked.agency_id order by picked.available_at) as turn
+        from agency
+        cross join lateral (
+            select agency_id, message_id, available_at
+            from outbox
+            where outbox.agency_id = agency.agency_id
+            and state = 'queued'
+            and available_at <= clock_timestamp()
+            order by available_at
+            limit :per_agency
+            for update skip locked
+        ) picked
+        where agency.agency_id is not null
+    )
+    update outbox
+    set state = 'calling', attempt = outbox.attempt + 1, worker_key = :worker_key,
+        attempted_at = clock_timestamp(), negative_listings = 0
+    from (select agency_id, message_id from due order by turn, random() limit :limit) taken
+    where outbox.agency_id = taken.agency_id
+    and outbox.message_id = taken.message_id
+    returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.attempt
+""")
+
+SET_STATE = text("""
+    update outbox
+    set state = :state, available_at = clock_timestamp() + make_interval(secs => :delay_seconds)
+    where agency_id = :agency_id
+    and message_id = :message_id
+    and attempt = :attempt
+    and state = any(:from_states)
+""")
+
+DELETE = text("""
+    delete from outbox
+    where agency_id = :agency_id
+    and message_id = :message_id
+""")
+
+PROMOTE_NEXT = text("""
+    update outbox
+    set state = 'queued', available_at = clock_timestamp()
+    where agency_id = :agency_id
+    and message_id = (
+        select message_id
+        from outbox
+        where agency_id = :agency_id
+        and conversation_id = :conversation_id
+        and state = 'waiting'
+        order by sent_at, message_id
+        limit 1)
+    and not exists (
+        select 1
+        from outbox
+        where agency_id = :agency_id
+        and conversation_id = :conversation_id
+        and state in ('queued', 'calling', 'unknown'))
+""")
+
+HOLD_CHANNEL = text("""
+    update outbox
+    set available_at = :until
+    where agency_id = :agency_id
+    and channel_id = :channel_id
+    and state = 'queued'
+    and available_at < :until
+""")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A message that this worker has taken, and the number of the attempt that it is about to make."""
+
+    agency_id: UUID
+    message_id: UUID
+    conversation_id: UUID
+    channel_id: UUID
+    attempt: int
+
+
+def insert(
+    connection: TenantConnection, *, message_id: UUID, conversation_id: UUID, channel_id: UUID, sent_at: datetime
+) -> None:
+    """Queue a message behind those of its conversation, whose row the caller holds locked, and wake a worker."""
+    connection.execute(
+        INSERT, message_id=message_id, conversation_id=conversation_id, channel_id=channel_id, sent_at=sent_at
+    )
+    connection.execute(NOTIFY)
+
+
+def claim(connection: UnboundConnection, *, worker_key: int, limit: int, per_agency: int) -> list[Claim]:
+    """Take up to `limit` messages that are due, from the agencies in turn; the caller records the attempts."""
+    rows = connection.execute(CLAIM, worker_key=worker_key, limit=limit, per_agency=per_agency)
+    return [Claim(**row._mapping) for row in rows]
