@@ -1,0 +1,1 @@
+"""Getting a message to the carrier and learning what became of it."""

@@ -1,0 +1,83 @@
+"""The values that pass between us and a carrier; none of them shows a token, a phone number or a text when printed.
+
+Read them through `delivery.twilio_gateway`, which names them all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+Channel = Literal["whatsapp", "sms"]
+
+
+class InvalidSignature(Exception):
+    """The request was not signed by Twilio with a token of the account it names."""
+
+
+class ListingUnavailable(Exception):
+    """Twilio could not be asked, or its answer was not whole: it proves neither presence nor absence."""
+
+    def __init__(self, reason: str, *, http_status: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.http_status = http_status
+
+
+@dataclass(frozen=True)
+class TwilioAccount:
+    """An account and its tokens; the previous one verifies signatures during a rotation, and sends nothing."""
+
+    account_sid: str
+    auth_token: str = field(repr=False)
+    previous_auth_token: str | None = field(default=None, repr=False)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        return tuple(token for token in (self.auth_token, self.previous_auth_token) if token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboundMessage:
+    """What one create call asks for. `sender` is an E.164 number or the SID of a messaging service (MG...);
+    with `content_sid`, an approved template is sent and `content` and `media_urls` are not."""
+
+    sender: str
+    recipient: str = field(repr=False)
+    channel: Channel
+    content: str = field(repr=False)
+    media_urls: tuple[str, ...] = field(default=(), repr=False)
+    content_sid: str | None = None
+    content_variables: Mapping[str, str] | None = field(default=None, repr=False)
+    status_callback_url: str
+    validity_period_seconds: int
+
+
+@dataclass(frozen=True)
+class ListedMessage:
+    """A message as Twilio lists it; `to` and `from_` are Twilio addresses (`whatsapp:+...` or E.164)."""
+
+    sid: str
+    status: str
+    body: str = field(repr=False)
+    direction: str
+    to: str = field(repr=False)
+    from_: str | None = field(repr=False)
+    messaging_service_sid: str | None
+    date_created: datetime | None
+    error_code: int | None
+    error_message: str | None = field(repr=False)
+    num_media: int
+
+
+@dataclass(frozen=True)
+class ListedMedia:
+    """One medium of a message; `url` needs the account's HTTP Basic credentials."""
+
+    url: str
+    content_type: str
+
+
+def address(channel: Channel, phone_number: str) -> str:
+    """The form in which Twilio writes a phone number on a channel."""
+    return f"whatsapp:{phone_number}" if channel == "whatsapp" else phone_number
