@@ -25,6 +25,12 @@ test: $(VENV)/.tox-installed  ## everything that must hold: format, lint, types,
 format: $(VENV)/.tox-installed  ## write the formatting that `make test` asks for
 	@exec $(BIN)/tox run -q -e format
 
+.PHONY: constraints
+constraints: $(VENV)/.tox-installed  ## resolve constraints.txt anew, to the newest versions that setup.cfg allows
+	@$(BIN)/tox run -q -e constraints
+	@{ sed -n '/^#/p' constraints.txt; .tox/constraints/bin/python -m pip freeze --exclude-editable; } > .tox/resolved
+	@mv .tox/resolved constraints.txt
+
 .PHONY: audit
 audit: $(VENV)/.tox-installed  ## known vulnerabilities in the pinned versions (needs the network)
 	@exec $(BIN)/tox run -e audit

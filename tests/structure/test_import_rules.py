@@ -65,7 +65,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def references(tree: ast.AST) -> Iterator[str]:
-    """Every dotted name that is used, with its first part resolved through the imports; `*.x` for x of a local value."""
+    """Every dotted name that is used, its first part resolved through the imports; `*.x` for x of a local value."""
     names = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -103,7 +103,7 @@ def worlds_touched(tree: ast.AST) -> set[str]:
 
 
 def functions_imported_by_name(package: str, tree: ast.AST) -> list[str]:
-    """`from persistence.messages import insert`: a call site has to read `messages.insert(...)`. Classes may come alone."""
+    """`from persistence.messages import insert`, where a call site has to read `messages.insert(...)`; classes pass."""
     return [
         f"{node.module}.{alias.name}"
         for node in ast.walk(tree)
@@ -188,6 +188,10 @@ def test_the_door_rule_catches(source: str, worlds: set[str]) -> None:
 
 
 def test_the_call_site_rule_catches_functions_but_lets_classes_and_modules_pass() -> None:
-    source = "from persistence.errors import MessageNotFound\nfrom persistence import errors\nfrom persistence.messages import insert"
-    assert functions_imported_by_name("handlers", ast.parse(source)) == ["persistence.messages.insert"]
-    assert functions_imported_by_name("persistence", ast.parse(source)) == []
+    source = ast.parse(
+        "from persistence.errors import MessageNotFound\n"
+        "from persistence import errors\n"
+        "from persistence.messages import insert\n"
+    )
+    assert functions_imported_by_name("handlers", source) == ["persistence.messages.insert"]
+    assert functions_imported_by_name("persistence", source) == []

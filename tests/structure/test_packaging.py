@@ -74,15 +74,31 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
     assert unmet == []
 
 
-def test_what_is_installed_is_what_is_pinned() -> None:
+def test_everything_that_a_requirement_brings_along_is_pinned_and_installed_as_pinned() -> None:
+    config = setup_cfg()
+    roots = requirements(config["options"]["install_requires"]) + requirements(config["options.extras_require"]["test"])
     pinned = pins()
-    installed = {canonicalize_name(one.name): Version(one.version) for one in importlib.metadata.distributions()}
-    differing = {
-        name: str(version) for name, version in installed.items() if name in pinned and pinned[name] != version
-    }
-    assert differing == {}
-    # pip and setuptools come with the environment, our own distribution from this tree.
-    assert installed.keys() - pinned.keys() <= {"pip", "setuptools", "wheel", "faro-conversations"}
+    brought = closure(roots)
+    assert len(brought) > len(roots)
+    assert {name: version for name, version in brought.items() if pinned.get(name) != version} == {}
+
+
+def closure(roots: list[Requirement]) -> dict[str, Version]:
+    """Every distribution that these requirements install, with the version that is installed here."""
+    found: dict[str, Version] = {}
+    seen = set()
+    waiting = [(canonicalize_name(root.name), extra) for root in roots for extra in ("", *root.extras)]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        found[name] = Version(importlib.metadata.version(name))
+        for requirement in map(Requirement, importlib.metadata.requires(name) or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                needed = canonicalize_name(requirement.name)
+                waiting += [(needed, wanted) for wanted in ("", *requirement.extras)]
+    return found
 
 
 @pytest.mark.parametrize("package", PACKAGES)
