@@ -105,7 +105,7 @@ def finish(
     number: int,
     outcome: str,
     reason: str | None = None,
-    error_code: str | None = None,
+    error_code: int | None = None,
     twilio_sid: str | None = None,
 ) -> None:
     """Record what was observed; what is known already is not overwritten."""

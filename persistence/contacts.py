@@ -12,7 +12,9 @@ UPSERT = text("""
     insert into contacts (agency_id, id, phone, name)
     values (:agency_id, :id, :phone, :name)
     on conflict (agency_id, phone) do update
-    set name = coalesce(excluded.name, contacts.name), updated_at = clock_timestamp()
+    set name = coalesce(excluded.name, contacts.name),
+        updated_at = case when excluded.name is distinct from contacts.name and excluded.name is not null
+            then clock_timestamp() else contacts.updated_at end
     returning id
 """)
 

@@ -67,14 +67,14 @@ LOCK_FOR_SENDING = text("""
     for no key update of conversations
 """)
 
-# An existing row is locked and returned as it is; one that is new takes its place in the list from its first
+# An existing row is locked and comes back unchanged; one that is new takes its place in the list from its first
 # message, which is inserted next in the same transaction.
 UPSERT = text("""
     insert into conversations (agency_id, id, location_id, channel_id, contact_id, last_message_at,
         last_message_direction)
     values (:agency_id, :id, :location_id, :channel_id, :contact_id, '-infinity', 'inbound')
     on conflict (agency_id, channel_id, contact_id) do update
-    set updated_at = clock_timestamp()
+    set status = conversations.status
     returning id
 """)
 

@@ -1,0 +1,58 @@
+"""The schema as a whole: brought up or down to a revision, and asked which one it is at."""
+
+from pathlib import Path
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from persistence.connection import UnboundConnection
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+# A migration that waits for a lock makes every later request wait behind it: give up and be run again.
+LOCK_TIMEOUT_MILLISECONDS = 2000
+
+REVISION = text("select version_num from alembic_version")
+
+SET_LOCK_TIMEOUT = f"set lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}"
+
+
+def migrate(connection: sqlalchemy.Connection, revision: str = "head") -> None:
+    """Bring the schema up to `revision`, as the owner."""
+    _prepare(connection)
+    command.upgrade(_config(connection), revision)
+
+
+def downgrade(connection: sqlalchemy.Connection, revision: str) -> None:
+    """Take the schema back to `revision` (`base` for nothing at all), as the owner."""
+    _prepare(connection)
+    command.downgrade(_config(connection), revision)
+
+
+def head() -> str:
+    """The revision that this code is written for."""
+    revision = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    assert revision is not None, "there are no migrations"
+    return revision
+
+
+def current(connection: UnboundConnection) -> str | None:
+    """The revision that the database is at, or None when it was never migrated."""
+    if connection.execute(text("select to_regclass('alembic_version')")).scalar() is None:
+        return None
+    revision: str | None = connection.execute(REVISION).scalar()
+    return revision
+
+
+def _prepare(connection: sqlalchemy.Connection) -> None:
+    connection.exec_driver_sql(SET_LOCK_TIMEOUT)
+    connection.commit()
+
+
+def _config(connection: sqlalchemy.Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
