@@ -61,6 +61,7 @@ KINDS: Mapping[str, Kind] = {
     "outcome_unknown": Kind(503, "Outcome unknown", "The change may or may not stand. Repeat it with the same key.", 2),
     "overloaded": Kind(503, "Overloaded", "Too many requests are under way. Please repeat the request.", 1),
     "keys_unavailable": Kind(503, "Keys unavailable", "The keys that verify tokens cannot be had at the moment.", 5),
+    "not_ready": Kind(503, "Not ready", "Requests should go to another process for the moment; see errors.", 2),
 }
 
 CODES: Mapping[type[Exception], str] = {

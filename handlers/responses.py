@@ -22,14 +22,9 @@ def created(body: Any, *, location: str, headers: Mapping[str, str] | None = Non
     return _json(201, body, {"Location": location, **(headers or {})})
 
 
-def unavailable(body: Any, *, retry_after: int) -> flask.Response:
-    """503 with a JSON body that is no problem document: a readiness report. `retry_after` is in seconds."""
-    return _json(503, body, {"Retry-After": str(retry_after)})
-
-
 def xml(text: str) -> flask.Response:
     """200 with an XML body (TwiML)."""
-    return flask.Response(text.encode("utf-8"), content_type="application/xml")
+    return flask.Response(text.encode("utf-8"), content_type="text/xml")
 
 
 def dumps(body: Any) -> bytes:

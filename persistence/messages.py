@@ -90,7 +90,7 @@ BIND_TWILIO_SID = text("""
     returning duplicate_detected
 """)
 
-LOCK = text("""
+FIND_OUTBOUND = text("""
     select messages.conversation_id, messages.status, messages.twilio_sid, channels.account_sid
     from messages
     join conversations on conversations.agency_id = messages.agency_id
@@ -101,7 +101,6 @@ LOCK = text("""
     and channels.agency_id = :agency_id
     and messages.id = :message_id
     and messages.direction = 'outbound'
-    for no key update of messages
 """)
 
 
@@ -116,7 +115,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Outbound:
-    """An outbound message under lock: where it stands, and the Twilio account that its channel belongs to."""
+    """An outbound message: where it stands, and the Twilio account that its channel belongs to."""
 
     conversation_id: UUID
     status: str
@@ -192,9 +191,9 @@ def find_by_twilio_sid(connection: TenantConnection, *, twilio_sid: str) -> UUID
     return message_id
 
 
-def find_outbound_for_update(connection: TenantConnection, *, message_id: UUID) -> Outbound | None:
-    """The outbound message, locked until the transaction ends, or None."""
-    row = connection.execute(LOCK, message_id=message_id).first()
+def find_outbound(connection: TenantConnection, *, message_id: UUID) -> Outbound | None:
+    """The outbound message, or None."""
+    row = connection.execute(FIND_OUTBOUND, message_id=message_id).first()
     return Outbound(**row._mapping) if row else None
 
 

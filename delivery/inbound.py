@@ -1,0 +1,63 @@
+"""What a contact wrote, stored once, whoever brings it: Twilio's webhook, or the reconciler that lists what was missed."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from delivery import opt_out_words
+from persistence import channels, contacts, conversations, messages
+from persistence.connection import TenantConnection
+
+# What PostgreSQL's text and UTF-8 cannot hold: a customer's message cannot be refused, so it is repaired and flagged.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True)
+class InboundMessage:
+    """`sender` is the contact's number as Twilio writes it, with or without `whatsapp:`."""
+
+    twilio_sid: str
+    sender: str = field(repr=False)
+    content: str = field(repr=False)
+    media: Sequence[dict[str, str | None]] = field(default=(), repr=False)
+    profile_name: str | None = field(default=None, repr=False)
+    opt_out_type: str | None = None
+
+
+def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMessage) -> bool:
+    """Store the message with its contact and conversation, made if need be; False when it is here already."""
+    if messages.find_by_twilio_sid(connection, twilio_sid=message.twilio_sid) is not None:
+        return False
+    channel = channels.get(connection, channel_id=channel_id)
+    contact_id = contacts.upsert(
+        connection,
+        phone=_repair(message.sender.removeprefix("whatsapp:")),
+        name=_repair(message.profile_name) if message.profile_name else None,
+    )
+    conversation_id = conversations.upsert(
+        connection, location_id=channel.location_id, channel_id=channel_id, contact_id=contact_id
+    )
+    # The conversation is locked now: another delivery of the same message has either ended or not begun.
+    if messages.find_by_twilio_sid(connection, twilio_sid=message.twilio_sid) is not None:
+        return False
+    content = _repair(message.content)
+    messages.insert(
+        connection,
+        conversation_id=conversation_id,
+        direction="inbound",
+        status="received",
+        content=content,
+        media=message.media,
+        twilio_sid=message.twilio_sid,
+        content_repaired=content != message.content,
+    )
+    opted_out = opt_out_words.opted_out(content, message.opt_out_type)
+    if opted_out is not None:
+        conversations.set_opted_out(connection, conversation_id=conversation_id, opted_out=opted_out)
+    return True
+
+
+def _repair(text: str) -> str:
+    return _UNSTORABLE.sub(_REPLACEMENT, text)

@@ -1,0 +1,48 @@
+"""The inbox: which conversations there are, and where each stands."""
+
+from typing import Any
+from uuid import UUID
+
+import flask
+
+from handlers import responses
+from handlers.services import open_inbox
+from persistence import conversations, paging
+from persistence.errors import InvalidFields
+
+
+def list_conversations(
+    limit: int,
+    offset: int | None = None,
+    cursor: str | None = None,
+    location_id: str | None = None,
+    status: str | None = None,
+    **_: Any,
+) -> flask.Response:
+    if cursor is not None and offset is not None:
+        raise InvalidFields(("offset", "cannot be combined with cursor"))
+    before = None if cursor is None else paging.decode_cursor(cursor)
+    with open_inbox() as inbox:
+        page = conversations.list_page(
+            inbox.connection,
+            location_id=None if location_id is None else UUID(location_id),
+            status=status,
+            limit=limit,
+            offset=offset or 0,
+            before=before,
+        )
+    return responses.ok(
+        {
+            "conversations": page.conversations,
+            "total": page.total,
+            "limit": limit,
+            "offset": offset or 0,
+            "next_cursor": page.next_cursor,
+        }
+    )
+
+
+def get_conversation(conversation_id: str, **_: Any) -> flask.Response:
+    with open_inbox() as inbox:
+        conversation = conversations.get(inbox.connection, conversation_id=UUID(conversation_id))
+    return responses.ok(conversation)

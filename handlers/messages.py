@@ -1,0 +1,140 @@
+"""Reading a thread, and sending into it."""
+
+import hashlib
+import json
+from typing import Any
+from uuid import UUID
+
+import connexion
+import flask
+
+from handlers import responses
+from handlers.services import open_inbox
+from persistence import audit_records, conversations, idempotency, messages, outbox, provider_events
+from persistence.errors import InvalidFields, NotResendable
+from tenancy.access import Inbox
+
+
+def list_messages(conversation_id: str, limit: int, before: str | None = None, **_: Any) -> flask.Response:
+    with open_inbox() as inbox:
+        page = messages.list_page(
+            inbox.connection,
+            conversation_id=UUID(conversation_id),
+            limit=limit,
+            before=None if before is None else UUID(before),
+        )
+    return responses.ok({"messages": page.messages, "has_more": page.has_more, "next_before": page.next_before})
+
+
+def get_message(message_id: str, **_: Any) -> flask.Response:
+    with open_inbox() as inbox:
+        message = messages.get(inbox.connection, message_id=UUID(message_id))
+        message["history"] = provider_events.list_history(inbox.connection, message_id=UUID(message_id))
+    return responses.ok(message)
+
+
+def send_message(conversation_id: str, body: dict[str, Any], **_: Any) -> flask.Response:
+    _require_combination(body)
+    key = connexion.request.headers.get("Idempotency-Key")
+    fingerprint = _fingerprint(conversation_id, body)
+    with open_inbox(sending=True) as inbox:
+        if key is not None:
+            first = idempotency.find_first_answer(inbox.connection, key=key, fingerprint=fingerprint)
+            if first is not None:
+                return _created(first.response, first.message_id, replayed=True)
+        message = _queue(inbox, UUID(conversation_id), body)
+        answer = responses.dumps(message).decode()
+        if key is not None:
+            idempotency.insert(
+                inbox.connection, key=key, fingerprint=fingerprint, message_id=message["id"], response=answer
+            )
+    return _created(answer, message["id"], replayed=False)
+
+
+def resend_message(message_id: str, **_: Any) -> flask.Response:
+    with open_inbox(sending=True) as inbox:
+        connection, id_ = inbox.connection, UUID(message_id)
+        message = messages.get(connection, message_id=id_)
+        if message["direction"] != "outbound":
+            raise NotResendable
+        channel_id = conversations.lock_for_sending(
+            connection, conversation_id=message["conversation_id"], is_template=message["template"] is not None
+        )
+        # Asked again under the lock: evidence may have arrived, or another request may have been first.
+        if outbox.find_state(connection, message_id=id_) is not None:
+            raise NotResendable
+        if not messages.advance_status(connection, message_id=id_, status="queued"):
+            raise NotResendable
+        outbox.insert(
+            connection,
+            message_id=id_,
+            conversation_id=message["conversation_id"],
+            channel_id=channel_id,
+            sent_at=message["sent_at"],
+        )
+        _audit(inbox, "resend_message", id_)
+        message = messages.get(connection, message_id=id_)
+    return responses.ok(message)
+
+
+def _queue(inbox: Inbox, conversation_id: UUID, body: dict[str, Any]) -> dict[str, Any]:
+    connection, template = inbox.connection, body.get("template")
+    channel_id = conversations.lock_for_sending(
+        connection, conversation_id=conversation_id, is_template=template is not None
+    )
+    message = messages.insert(
+        connection,
+        conversation_id=conversation_id,
+        direction="outbound",
+        status="queued",
+        content=body.get("content", ""),
+        media=[{"url": body["media_url"], "content_type": body.get("media_type")}] if "media_url" in body else [],
+        template=template and {"content_sid": template["content_sid"], "variables": template.get("variables", {})},
+        sent_by=inbox.user_id,
+    )
+    outbox.insert(
+        connection,
+        message_id=message["id"],
+        conversation_id=conversation_id,
+        channel_id=channel_id,
+        sent_at=message["sent_at"],
+    )
+    _audit(inbox, "send_message", message["id"])
+    return message
+
+
+def _require_combination(body: dict[str, Any]) -> None:
+    errors = []
+    if "template" in body:
+        errors = [(field, "cannot be combined with template") for field in ("content", "media_url") if field in body]
+    elif "content" not in body and "media_url" not in body:
+        errors = [("content", "is required where there is no media_url and no template")]
+    if "media_type" in body and "media_url" not in body:
+        errors.append(("media_type", "needs a media_url"))
+    if errors:
+        raise InvalidFields(*errors)
+
+
+def _fingerprint(conversation_id: str, body: dict[str, Any]) -> bytes:
+    canonical = json.dumps([conversation_id, body], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).digest()
+
+
+def _audit(inbox: Inbox, action: str, message_id: UUID) -> None:
+    audit_records.insert(
+        inbox.connection,
+        user_id=inbox.user_id,
+        role=inbox.role,
+        action=action,
+        tenant_source=inbox.tenant_source,
+        request_id=connexion.request.state.request_id,
+        message_id=message_id,
+    )
+
+
+def _created(answer: str, message_id: UUID, *, replayed: bool) -> flask.Response:
+    return responses.created(
+        answer.encode(),
+        location=f"/api/v1/messages/{message_id}",
+        headers={"Idempotent-Replayed": "true" if replayed else "false"},
+    )

@@ -1,0 +1,40 @@
+"""What a request may reach: made once per process, handed over by the application's lifespan, never a global."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import connexion
+
+from tenancy import access
+from tenancy.authentication import TokenVerifier
+from tenancy.transaction import Database
+from tenancy.twilio_credentials import TwilioCredentials
+
+
+@dataclass(frozen=True)
+class Services:
+    """`public_base_url` is where Twilio reaches this API; signatures are computed over it, never over Host."""
+
+    database: Database
+    token_verifier: TokenVerifier
+    twilio_credentials: TwilioCredentials
+    public_base_url: str
+    twilio_base_url: str
+
+
+def current() -> Services:
+    """The services of the application that the running request belongs to."""
+    services: Services = connexion.request.state.services
+    return services
+
+
+def open_inbox(*, sending: bool = False) -> AbstractContextManager[access.Inbox]:
+    """The transaction of the agency that the running request acts for; see `tenancy.access.open_inbox`."""
+    request = connexion.request
+    return access.open_inbox(
+        current().database,
+        request.context["token_info"]["claims"],
+        header=request.headers.get("X-Tenant-ID"),
+        query=request.query_params.get("tenant_id"),
+        sending=sending,
+    )

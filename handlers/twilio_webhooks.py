@@ -1,0 +1,160 @@
+"""What Twilio calls: messages that contacts wrote, and reports of what became of ours.
+
+The signature is checked first, over the public address and the raw form: Connexion's security functions cannot read
+a body, and its parsed form has lost blanks and repeats. Everything that is refused here is refused alike, so that a
+caller learns neither which numbers nor which accounts there are.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID
+
+import connexion
+import flask
+
+from delivery import accounts, evidence, inbound, twilio_gateway
+from delivery.twilio_gateway import InvalidSignature
+from handlers import responses
+from handlers.services import Services, current
+from persistence import agencies, message_status, messages, provider_events
+from persistence.connection import TenantConnection
+from tenancy import number_routing
+from tenancy.transaction import tenant_transaction, unbound_transaction
+
+logger = logging.getLogger(__name__)
+
+EMPTY_TWIML = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
+MAX_MEDIA = 10
+# No account has this token: an unknown account costs the same work as a known one, and is refused the same way.
+_NO_TOKENS = ("0" * 32,)
+
+
+@dataclass(frozen=True)
+class SignedForm:
+    """The form as it came, and what is needed to check who sent it."""
+
+    url: str
+    pairs: list[tuple[str, str]]
+    signature: str | None
+
+    def get(self, name: str) -> str:
+        """The field's value, empty when it is not there."""
+        return next((value for field, value in self.pairs if field == name), "")
+
+
+def receive_inbound_message(**_: Any) -> flask.Response:
+    services, form = current(), _read_form()
+    account_sid = form.get("AccountSid")
+    addresses = [address for address in (form.get("To"), form.get("MessagingServiceSid")) if address]
+    with unbound_transaction(services.database, read_only=True) as connection:
+        route = number_routing.find(connection, account_sid=account_sid, addresses=addresses)
+    if route is None:
+        _refuse(form)
+    with tenant_transaction(services.database, route.agency_id) as tenant:
+        _verify(tenant, services, form, account_sid)
+        stored = inbound.store(tenant, channel_id=route.channel_id, message=_inbound_message(services, form))
+    logger.info("inbound_message", extra={"agency_id": str(route.agency_id), "stored": stored})
+    return responses.xml(EMPTY_TWIML)
+
+
+def receive_message_status(agency_id: str, message_id: str, attempt: int, **_: Any) -> flask.Response:
+    services, form = current(), _read_form()
+    account_sid = form.get("AccountSid")
+    with tenant_transaction(services.database, UUID(agency_id)) as tenant:
+        _verify(tenant, services, form, account_sid)
+        if agencies.find_status(tenant) is None:
+            logger.warning("status_for_unknown_agency", extra={"agency_id": agency_id})
+            return responses.xml(EMPTY_TWIML)
+        message = messages.find_outbound(tenant, message_id=UUID(message_id))
+        if message is not None and message.account_sid != account_sid:
+            raise InvalidSignature
+        _apply_status(tenant, form, UUID(message_id), int(attempt), message)
+    return responses.xml(EMPTY_TWIML)
+
+
+def _apply_status(
+    tenant: TenantConnection, form: SignedForm, message_id: UUID, attempt: int, message: messages.Outbound | None
+) -> None:
+    provider_status = form.get("MessageStatus") or form.get("SmsStatus")
+    status = message_status.FROM_TWILIO.get(provider_status)
+    twilio_sid = form.get("MessageSid") or form.get("SmsSid")
+    is_new = provider_events.insert(
+        tenant,
+        message_id=message_id,
+        attempt=attempt,
+        twilio_sid=twilio_sid,
+        provider_status=provider_status,
+        error_code=form.get("ErrorCode"),
+        status=status,
+        payload=dict(form.pairs),
+    )
+    if message is None or status is None:
+        logger.warning(
+            "status_not_applied",
+            extra={
+                "agency_id": str(tenant.agency_id),
+                "message_id": str(message_id),
+                "reason": "unknown_message" if message is None else "unknown_status",
+            },
+        )
+    elif is_new:
+        error_code = form.get("ErrorCode")
+        evidence.accept(
+            tenant,
+            message_id=message_id,
+            conversation_id=message.conversation_id,
+            attempt=attempt,
+            twilio_sid=twilio_sid,
+            provider_status=provider_status,
+            error_code=int(error_code) if error_code.isascii() and error_code.isdigit() and error_code != "0" else None,
+        )
+
+
+def _read_form() -> SignedForm:
+    request = connexion.request
+    scope = request.scope
+    path = scope["raw_path"].decode("ascii") + ("?" + scope["query_string"].decode("ascii") if scope["query_string"] else "")
+    # A form is ASCII by its own grammar; what is not UTF-8 inside is kept as it is until it is stored.
+    raw = flask.request.get_data().decode("utf-8", "surrogateescape")
+    pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape")
+    return SignedForm(current().public_base_url + path, pairs, request.headers.get("X-Twilio-Signature"))
+
+
+def _verify(tenant: TenantConnection, services: Services, form: SignedForm, account_sid: str) -> None:
+    account = accounts.find(tenant, services.twilio_credentials, account_sid=account_sid)
+    if account is None:
+        _refuse(form)
+    if not twilio_gateway.verify_signature(form.url, form.pairs, form.signature, account.tokens):
+        raise InvalidSignature
+
+
+def _refuse(form: SignedForm) -> Any:
+    twilio_gateway.verify_signature(form.url, form.pairs, form.signature, _NO_TOKENS)
+    raise InvalidSignature
+
+
+def _inbound_message(services: Services, form: SignedForm) -> inbound.InboundMessage:
+    return inbound.InboundMessage(
+        twilio_sid=form.get("MessageSid") or form.get("SmsSid"),
+        sender=form.get("From"),
+        content=form.get("Body"),
+        media=_media(services, form),
+        profile_name=form.get("ProfileName") or None,
+        opt_out_type=form.get("OptOutType") or None,
+    )
+
+
+def _media(services: Services, form: SignedForm) -> list[dict[str, str | None]]:
+    """The media that lie at Twilio; an address anywhere else is not one that Twilio made, and is left out."""
+    count = min(int(form.get("NumMedia")), MAX_MEDIA) if form.get("NumMedia").isdecimal() else 0
+    media = []
+    for number in range(count):
+        url = form.get(f"MediaUrl{number}")
+        host = urlsplit(url).hostname or ""
+        if host.endswith(".twilio.com") or host == urlsplit(services.twilio_base_url).hostname:
+            media.append({"url": url, "content_type": form.get(f"MediaContentType{number}") or None})
+        else:
+            logger.warning("inbound_media_not_at_twilio", extra={"number": number})
+    return media
