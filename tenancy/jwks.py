@@ -21,7 +21,7 @@ import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tenancy import errors
+from tenancy import errors, token_text
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ MAX_STALE = 24 * 3600.0  # seconds that the last good set outlives an issuer tha
 FETCH_TIMEOUT = 2.0  # seconds for everything: name, connection, headers, body
 MAX_SET_BYTES = 1_000_000
 MAX_KEYS = 1000
-MAX_KID = 256
 # A wait is a little longer than the fetch itself, so that the fetch reports its own failure.
 WAIT_TIMEOUT = FETCH_TIMEOUT + 0.5
 
@@ -43,30 +42,33 @@ def algorithm_of(key: PublicKey) -> str:
     """The one JWS algorithm that `key` verifies. Raises ValueError, naming the rule, for a weak key."""
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < 2048:
-            raise ValueError("an RSA key must have at least 2048 bits")
+            raise ValueError("must have at least 2048 bits, being an RSA key")
         # More bits, or a huge exponent, would let whoever publishes keys make every verification slow.
         if key.key_size > 8192 or key.public_numbers().e >= 2**32:
-            raise ValueError("an RSA key must have at most 8192 bits and an exponent below 2^32")
+            raise ValueError("must have at most 8192 bits and an exponent below 2^32, being an RSA key")
         return "RS256"
     if not isinstance(key.curve, ec.SECP256R1):
-        raise ValueError("an EC key must be on the curve P-256")
+        raise ValueError("must be on the curve P-256, being an EC key")
     return "ES256"
 
 
 def read_pem(pem: str) -> PublicKey:
-    """The one public key in `pem`. Raises ValueError naming the rule that is broken, and never the value."""
+    """The one public key in `pem`.
+
+    Raises ValueError naming the rule that is broken and never the value; the message reads on from a setting's name.
+    """
     if not pem.strip():
-        raise ValueError("the public key must not be empty")
+        raise ValueError("must not be empty")
     if "PRIVATE KEY" in pem:
-        raise ValueError("this is a private key; only its public key belongs here")
+        raise ValueError("must be a public key, and contains a private key")
     if pem.count("-----BEGIN ") != 1 or "PUBLIC KEY-----" not in pem:
-        raise ValueError("exactly one public key in PEM is required; shared secrets and certificates are not accepted")
+        raise ValueError("must be exactly one public key in PEM, and no shared secret or certificate")
     try:
         key = serialization.load_pem_public_key(pem.encode("ascii"))
     except Exception:
-        raise ValueError("the public key is not readable PEM") from None
+        raise ValueError("must be readable PEM") from None
     if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-        raise ValueError("only public keys of the kinds RSA and EC P-256 verify tokens")
+        raise ValueError("must be an RSA or EC P-256 key")
     algorithm_of(key)
     return key
 
@@ -94,7 +96,7 @@ def parse(document: bytes) -> Keys:
 
 def _read_key(entry: dict[str, Any]) -> tuple[str, PublicKey]:
     kid, key_type = entry["kid"], entry["kty"]
-    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID:
+    if not isinstance(kid, str) or not 0 < len(kid) <= token_text.MAX_KID:
         raise ValueError("kid")
     if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
         raise ValueError("use")
@@ -119,9 +121,9 @@ def check_url(url: str) -> None:
     """Raises ValueError, naming the rule, for a URL that a key set must not come from."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("the JWKS URL must be an absolute http or https URL")
+        raise ValueError("must be an absolute http or https URL")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("the JWKS URL must not contain credentials")
+        raise ValueError("must not contain credentials")
 
 
 async def fetch(url: str) -> bytes:

@@ -339,7 +339,7 @@ def test_an_issuer_that_dribbles_is_given_up_after_two_seconds(issuer: Issuer) -
         while not over.wait(0.2):
             handler.wfile.write(b"x")
 
-    async def all_at_once() -> list[BaseException]:
+    async def all_at_once() -> list[object]:
         slow = [jwks.KeySet(issuer.url.replace("/keys", path)) for path in ("/headers", "/body")]
         return await asyncio.gather(*(keys.find("one", "RS256") for keys in slow), return_exceptions=True)
 
@@ -372,6 +372,6 @@ def test_proxies_of_the_environment_are_not_asked(
     ],
 )
 def test_only_plain_http_addresses_are_ever_asked(url: str) -> None:
-    with pytest.raises(ValueError, match="JWKS URL") as refusal:
+    with pytest.raises(ValueError, match="must") as refusal:
         jwks.KeySet(url)
     assert "secret" not in str(refusal.value)

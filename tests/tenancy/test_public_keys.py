@@ -22,16 +22,16 @@ def pem(key: Any) -> str:
     [
         ("", "must not be empty"),
         ("  \n", "must not be empty"),
-        ("changeme", "shared secrets"),
-        ("0123456789abcdef0123456789abcdef", "shared secrets"),
-        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "not readable"),
+        ("changeme", "shared secret"),
+        ("0123456789abcdef0123456789abcdef", "shared secret"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "readable PEM"),
         (pem(RSA_KEY) * 2, "exactly one"),
-        (pem(RSA_KEY).replace("PUBLIC KEY", "CERTIFICATE"), "certificates"),
+        (pem(RSA_KEY).replace("PUBLIC KEY", "CERTIFICATE"), "certificate"),
         (pem(rsa.generate_private_key(public_exponent=65537, key_size=1024)), "2048 bits"),  # noqa: S505 - the point
         (pem(ec.generate_private_key(ec.SECP384R1())), "P-256"),
         (pem(ec.generate_private_key(ec.SECP256K1())), "P-256"),
-        (pem(ed25519.Ed25519PrivateKey.generate()), "RSA and EC P-256"),
-        (pem(dsa.generate_private_key(1024)), "RSA and EC P-256"),  # noqa: S505 - refused whatever its size
+        (pem(ed25519.Ed25519PrivateKey.generate()), "RSA or EC P-256"),
+        (pem(dsa.generate_private_key(1024)), "RSA or EC P-256"),  # noqa: S505 - refused whatever its size
     ],
 )
 def test_a_weak_or_wrong_public_key_is_refused_by_the_rule_it_breaks(value: str, rule: str) -> None:
@@ -65,6 +65,6 @@ def test_a_fit_public_key_passes_the_check(key: Any) -> None:
         ({"issuer": "i", "audience": "a", "jwks_url": "file:///etc/passwd"}, "http"),
     ],
 )
-def test_a_verifier_that_would_check_too_little_cannot_be_made(settings: dict[str, str], rule: str) -> None:
+def test_a_verifier_that_would_check_too_little_cannot_be_made(settings: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         authentication.TokenVerifier(**settings)

@@ -1,0 +1,103 @@
+"""Stored Twilio tokens: unreadable without SECRETS_KEY, and readable all through the exchange of a key."""
+
+import base64
+import traceback
+
+import pytest
+
+from tenancy import twilio_credentials
+from tenancy.twilio_credentials import CredentialsUnreadable, TwilioCredentials
+
+OLD, NEW, OTHER = (twilio_credentials.generate_key() for _ in range(3))
+TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+def test_a_stored_token_comes_back_and_does_not_show_what_it_is() -> None:
+    credentials = TwilioCredentials(NEW)
+    stored = credentials.encrypt(TOKEN)
+    assert credentials.decrypt(stored) == TOKEN
+    assert TOKEN not in stored
+    assert TOKEN.encode() not in base64.urlsafe_b64decode(stored)
+    assert credentials.encrypt(TOKEN) != stored, "equal tokens must not look equal"
+
+
+def test_a_key_is_exchanged_without_a_pause() -> None:
+    before, during, after = TwilioCredentials(OLD), TwilioCredentials(f"{NEW}, {OLD}"), TwilioCredentials(NEW)
+    stored = before.encrypt(TOKEN)
+    assert during.decrypt(stored) == TOKEN
+    stored_anew = during.encrypt(during.decrypt(stored))
+    assert after.decrypt(stored_anew) == TOKEN, "the first key encrypts"
+    with pytest.raises(CredentialsUnreadable):
+        before.decrypt(stored_anew)
+    with pytest.raises(CredentialsUnreadable):
+        after.decrypt(stored)
+
+
+@pytest.mark.parametrize("stored", ["", "plain", TOKEN, "gAAAAAB", "é", "\0", "\ud800", "CHANGED", "CUT"])
+def test_what_was_not_encrypted_by_us_is_unreadable(stored: str) -> None:
+    credentials = TwilioCredentials(NEW)
+    good = credentials.encrypt(TOKEN)
+    if stored == "CHANGED":
+        stored = good[:40] + ("A" if good[40] != "A" else "B") + good[41:]
+    if stored == "CUT":
+        stored = good[:-4]
+    with pytest.raises(CredentialsUnreadable, match="SECRETS_KEY"):
+        credentials.decrypt(stored)
+
+
+def test_the_error_shows_neither_the_stored_value_nor_a_key() -> None:
+    stored = TwilioCredentials(OTHER).encrypt(TOKEN)
+    try:
+        TwilioCredentials(NEW).decrypt(stored)
+    except CredentialsUnreadable as error:
+        text = "".join(traceback.format_exception(error)) + repr(error)
+        assert not any(secret in text for secret in (stored, NEW, OTHER, TOKEN))
+    else:
+        raise AssertionError("a token of another key was decrypted")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        ",",
+        "changeme",
+        TOKEN,
+        f"{NEW},",
+        f"{NEW},,{OLD}",
+        f"{NEW} {OLD}",
+        NEW[:-1],
+        NEW + "A",
+        NEW[:5] + "!" + NEW[5:],
+        NEW[:-5] + "é" + NEW[-4:],
+        base64.urlsafe_b64encode(b"x" * 31).decode(),
+        base64.urlsafe_b64encode(bytes(32)).decode(),
+        base64.urlsafe_b64encode(b"password" * 4).decode(),
+        f"{NEW},{base64.urlsafe_b64encode(bytes(32)).decode()}",
+    ],
+)
+def test_a_weak_or_mistyped_key_is_refused_by_name_and_not_shown(value: str) -> None:
+    with pytest.raises(ValueError, match="SECRETS_KEY must be keys") as refusal:
+        TwilioCredentials(value)
+    assert len(value) < 5 or value not in str(refusal.value)
+    with pytest.raises(ValueError, match=r"^must be keys"):
+        twilio_credentials.check_keys(value)
+
+
+@pytest.mark.parametrize("value", [NEW, f"{NEW},{OLD}", f" {NEW} , {OLD} , {OTHER} "])
+def test_one_or_more_random_keys_are_fit(value: str) -> None:
+    twilio_credentials.check_keys(value)
+    assert TwilioCredentials(value).decrypt(TwilioCredentials(NEW).encrypt(TOKEN)) == TOKEN
+
+
+def test_half_an_account_of_the_installation_is_refused_by_name() -> None:
+    for half in ({"account_sid": "AC" + "0" * 32}, {"auth_token": TOKEN}):
+        with pytest.raises(ValueError, match="TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"):
+            TwilioCredentials(NEW, **half)
+
+
+def test_nothing_secret_is_printed() -> None:
+    credentials = TwilioCredentials(NEW, account_sid="AC" + "0" * 32, auth_token=TOKEN, previous_auth_token=TOKEN[::-1])
+    for text in (repr(credentials), str(credentials)):
+        assert not any(secret in text for secret in (NEW, TOKEN, TOKEN[::-1]))
