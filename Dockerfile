@@ -18,7 +18,7 @@ RUN /opt/faro/bin/python -m pip install --no-cache-dir --disable-pip-version-che
     && /opt/faro/bin/python -m pip uninstall -y pip
 
 FROM ${BASE_IMAGE}
-RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin faro
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin faro
 COPY --from=build /opt/faro /opt/faro
 ENV PATH=/opt/faro/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -35,8 +35,25 @@ constraints: $(VENV)/.tox-installed  ## resolve constraints.txt anew, to the new
 audit: $(VENV)/.tox-installed  ## known vulnerabilities in the pinned versions (needs the network)
 	@exec $(BIN)/tox run -e audit
 
+.PHONY: image-debootstrap
+image-debootstrap:  ## build the image and run it where there is no container engine (Debian, root, buildah, debootstrap)
+	@exec deploy/image-debootstrap.sh
+
+# The server's files may lie outside .data (root's server runs as another user), so the launcher removes them itself; it
+# refuses while the demo is running.
+define FORGET_DATABASE
+import pathlib, sys
+from conversations_api import embedded_postgres
+try:
+    embedded_postgres.remove(pathlib.Path(".data"))
+except embedded_postgres.EmbeddedPostgresError as error:
+    sys.exit(f"{error}: stop it first")
+endef
+export FORGET_DATABASE
+
 .PHONY: clean
-clean:  ## forget the demo's data, and what builds and tests left behind
+clean: $(if $(wildcard .data/postgres.json),$(VENV)/.demo-installed)  ## forget the demo's data, and what builds and tests left behind
+	@[ ! -e .data/postgres.json ] || $(BIN)/python -c "$$FORGET_DATABASE"
 	@rm -rf .data build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.tox/*' -prune -exec rm -rf {} +
 

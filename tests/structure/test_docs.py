@@ -42,7 +42,7 @@ def run(*arguments: str) -> str:
 
 def test_every_error_code_of_the_contract_is_explained() -> None:
     contract = yaml.safe_load(read("api/openapi.yaml"))
-    codes = set(contract["components"]["schemas"]["Problem"]["properties"]["code"]["enum"])
+    codes = set(contract["components"]["schemas"]["ProblemCode"]["enum"])
     assert len(codes) > 10
     explained = set(re.findall(r"`([a-z_]+)`", read("docs/http-status-codes.md")))
     assert codes - explained == set()
