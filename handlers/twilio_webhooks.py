@@ -14,7 +14,7 @@ from uuid import UUID
 import connexion
 import flask
 
-from delivery import accounts, evidence, inbound, twilio_gateway
+from delivery import evidence, inbound, twilio_gateway
 from delivery.twilio_gateway import InvalidSignature
 from handlers import responses
 from handlers.services import Services, current
@@ -51,7 +51,8 @@ def receive_inbound_message(**_: Any) -> flask.Response:
     with unbound_transaction(services.database, read_only=True) as connection:
         route = number_routing.find(connection, account_sid=account_sid, addresses=addresses)
     if route is None:
-        _refuse(form)
+        twilio_gateway.verify_signature(form.url, form.pairs, form.signature, _NO_TOKENS)
+        raise InvalidSignature
     with tenant_transaction(services.database, route.agency_id) as tenant:
         _verify(tenant, services, form, account_sid)
         stored = inbound.store(tenant, channel_id=route.channel_id, message=_inbound_message(services, form))
@@ -123,16 +124,10 @@ def _read_form() -> SignedForm:
 
 
 def _verify(tenant: TenantConnection, services: Services, form: SignedForm, account_sid: str) -> None:
-    account = accounts.find(tenant, services.twilio_credentials, account_sid=account_sid)
-    if account is None:
-        _refuse(form)
-    if not twilio_gateway.verify_signature(form.url, form.pairs, form.signature, account.tokens):
+    found = services.twilio_credentials.find_tokens(tenant, account_sid=account_sid)
+    tokens = _NO_TOKENS if found is None else [token for token in found if token is not None]
+    if not twilio_gateway.verify_signature(form.url, form.pairs, form.signature, tokens) or found is None:
         raise InvalidSignature
-
-
-def _refuse(form: SignedForm) -> Any:
-    twilio_gateway.verify_signature(form.url, form.pairs, form.signature, _NO_TOKENS)
-    raise InvalidSignature
 
 
 def _inbound_message(services: Services, form: SignedForm) -> inbound.InboundMessage:

@@ -14,8 +14,9 @@ SQL_FOLDER = Path(__file__).parent / "sql"
 
 
 def run_sql(connection: sqlalchemy.Connection, file_name: str) -> None:
-    """Run one file of statements as it stands, without parameters."""
-    connection.exec_driver_sql((SQL_FOLDER / file_name).read_text(encoding="utf-8"))
+    """Run one file of statements as it stands; past SQLAlchemy, which takes a percent sign for a parameter."""
+    with connection.connection.cursor() as cursor:
+        cursor.execute((SQL_FOLDER / file_name).read_text(encoding="utf-8"))
 
 
 def for_each_agency(connection: sqlalchemy.Connection) -> Iterator[UUID]:

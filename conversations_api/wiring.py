@@ -1,0 +1,77 @@
+"""How the parts are put together, once per process: after the fork, before the first request."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from conversations_api.settings import Settings
+from handlers.services import Services
+from persistence import role_safety, schema
+from tenancy.authentication import TokenVerifier
+from tenancy.transaction import Database, unbound_transaction
+from tenancy.twilio_credentials import TwilioCredentials
+
+
+class UnsafeDatabase(Exception):
+    """The database must not be used as it is; the message says why."""
+
+
+def services_lifespan(settings: Settings) -> Callable[[Any], AbstractAsyncContextManager[dict[str, Services]]]:
+    """The lifespan that gives every request of a process its services, and closes them at the end."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[dict[str, Services]]:
+        services = make_services(settings)
+        try:
+            yield {"services": services}
+        finally:
+            services.database.close()
+
+    return lifespan
+
+
+def make_services(settings: Settings) -> Services:
+    """One connection per handler thread: no request waits for one that another thread holds."""
+    return Services(
+        database=Database(settings.database_url, pool_size=settings.handler_threads),
+        token_verifier=TokenVerifier(
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            public_key=settings.jwt_public_key,
+            jwks_url=settings.jwt_jwks_url,
+            authorized_parties=settings.jwt_authorized_parties,
+        ),
+        twilio_credentials=make_twilio_credentials(settings),
+        public_base_url=settings.public_base_url,
+        twilio_base_url=settings.twilio_base_url,
+    )
+
+
+def make_twilio_credentials(settings: Settings) -> TwilioCredentials:
+    """What decrypts the agencies' own Twilio tokens, with the installation's account if it has one."""
+    return TwilioCredentials(
+        settings.secrets_key,
+        account_sid=settings.twilio_account_sid,
+        auth_token=settings.twilio_auth_token,
+        previous_auth_token=settings.twilio_previous_auth_token,
+    )
+
+
+def check_database(url: str) -> None:
+    """Raise UnsafeDatabase when the role of this URL could see past row-level security, or the schema is another.
+
+    Raises DatabaseUnavailable when the database does not answer.
+    """
+    database = Database(url, pool_size=1)
+    try:
+        with unbound_transaction(database, read_only=True) as connection:
+            violations = role_safety.violations(connection)
+            revision = schema.current(connection)
+    finally:
+        database.close()
+    if violations:
+        raise UnsafeDatabase("the database role " + "; ".join(violations))
+    if revision != schema.head():
+        raise UnsafeDatabase(
+            f"the schema is at revision {revision or 'none'}, this release needs {schema.head()}: run migrate"
+        )

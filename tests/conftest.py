@@ -1,0 +1,69 @@
+"""What every database test stands on: the embedded PostgreSQL, migrated once, copied for each test."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from conversations_api import migrating
+from conversations_api.embedded_postgres import EmbeddedPostgres
+from tenancy.transaction import Database
+
+TEMPLATE = "faro_template"
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Urls:
+    """The URLs of one database, by role."""
+
+    app: str
+    worker: str
+    owner: str
+    superuser: str
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """One server for the whole run, never another PostgreSQL that may be on PATH."""
+    with EmbeddedPostgres.ephemeral(fsync=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: EmbeddedPostgres) -> str:
+    """The name of a migrated, empty database to copy; nobody stays connected to it."""
+    postgres.create_database(TEMPLATE)
+    migrating.migrate(postgres.url("faro_owner", TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def urls(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[Urls]:
+    """A migrated, empty database of this test's own."""
+    name = f"faro_test_{next(_numbers)}"
+    postgres.create_database(name, template=migrated_template)
+    yield Urls(
+        app=postgres.url("faro_app", name),
+        worker=postgres.url("faro_worker", name),
+        owner=postgres.url("faro_owner", name),
+        superuser=postgres.url("postgres", name),
+    )
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def database(urls: Urls) -> Iterator[Database]:
+    """The application's database, which refuses to take back a connection that an agency is bound to."""
+    pool = Database(urls.app, pool_size=4, check_bindings=True)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def worker_database(urls: Urls) -> Iterator[Database]:
+    """The worker's database."""
+    pool = Database(urls.worker, pool_size=4, check_bindings=True)
+    yield pool
+    pool.close()
