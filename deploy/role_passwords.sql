@@ -10,6 +10,8 @@ set log_statement = 'none';
 set log_min_duration_statement = -1;
 set log_min_error_statement = 'panic';
 
+begin;
 alter role faro_owner password :'owner';
 alter role faro_app password :'app';
 alter role faro_worker password :'worker';
+commit;

@@ -56,7 +56,7 @@ DOORS = {
 }
 
 
-# The two ways through the database's door are named for what they are, and read best alone: `with tenant_transaction(...)`.
+# The two ways through the database's door say what they are: `with tenant_transaction(...)` needs no module before it.
 MAY_STAND_ALONE = ("tenancy.transaction.tenant_transaction", "tenancy.transaction.unbound_transaction")
 
 

@@ -1,6 +1,7 @@
 """The image and the compose file agree with the service that they start.
 
-No container engine is assumed where the tests run, so what can be read is read; `make image-debootstrap` builds and runs the image.
+No container engine is assumed where the tests run, so what can be read is read here; `make image-debootstrap` builds
+the image and runs it.
 """
 
 import pathlib
