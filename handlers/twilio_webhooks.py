@@ -116,7 +116,9 @@ def _apply_status(
 def _read_form() -> SignedForm:
     request = connexion.request
     scope = request.scope
-    path = scope["raw_path"].decode("ascii") + ("?" + scope["query_string"].decode("ascii") if scope["query_string"] else "")
+    path = scope["raw_path"].decode("ascii") + (
+        "?" + scope["query_string"].decode("ascii") if scope["query_string"] else ""
+    )
     # A form is ASCII by its own grammar; what is not UTF-8 inside is kept as it is until it is stored.
     raw = flask.request.get_data().decode("utf-8", "surrogateescape")
     pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape")

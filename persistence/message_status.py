@@ -9,13 +9,9 @@ from typing import Final
 # From each status to those that may follow it, given evidence from the carrier or from our own worker.
 TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     "received": frozenset(),
-    "queued": frozenset(
-        {"sending", "sent", "delivered", "read", "failed", "undelivered", "unconfirmed", "canceled"}
-    ),
+    "queued": frozenset({"sending", "sent", "delivered", "read", "failed", "undelivered", "unconfirmed", "canceled"}),
     "sending": frozenset({"sent", "delivered", "read", "failed", "undelivered", "unconfirmed", "canceled"}),
-    "unconfirmed": frozenset(
-        {"queued", "sending", "sent", "delivered", "read", "failed", "undelivered", "canceled"}
-    ),
+    "unconfirmed": frozenset({"queued", "sending", "sent", "delivered", "read", "failed", "undelivered", "canceled"}),
     "sent": frozenset({"delivered", "read", "failed", "undelivered"}),
     "delivered": frozenset({"read"}),
     "read": frozenset(),
