@@ -148,8 +148,8 @@ def answer(error: Exception, state: MutableMapping[str, Any], *, authorization: 
     `problem` (the code) is left there for the access log. `authorization` is that header, if there was one.
     """
     problem = of(error)
-    if problem.kind.status >= 500:
-        _log(problem, error)
+    if problem.kind.status >= 500 and error is not problem:
+        _log(problem, error)  # whoever raises a Problem has logged what there is to say
     if problem.code == "unauthenticated":
         # RFC 6750, section 3.1: a request without a token is not told of an error in it.
         has_token = authorization is not None and authorization[:7].lower() == "bearer "
@@ -191,5 +191,5 @@ def _log(problem: Problem, error: Exception) -> None:
     extra = {"code": problem.code, "error": type(error).__name__, "sqlstate": sqlstate}
     if problem.code == "internal_error":
         logger.error("request failed", exc_info=error, extra=extra)
-    elif not isinstance(error, Problem):
+    else:
         logger.warning("request could not be served", extra=extra)

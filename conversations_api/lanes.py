@@ -1,0 +1,104 @@
+"""How many requests may be under way: bounded lanes, so that overload is answered at once and never by waiting long.
+
+Twilio's webhooks cannot be asked to come again, and a health check that is shed restarts a process that is merely busy:
+each has its own lane. The API never holds the threads that are reserved for webhooks; webhooks may use all of them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from handlers.problems import Problem
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one process takes on. Seconds and bytes unless named otherwise."""
+
+    handler_threads: int = 10
+    queue_seconds: float = 1.0  # the longest wait for a thread
+    queued_requests: int = 64
+    queued_webhooks: int = 512
+    open_requests: int = 1000  # in each lane; those count whose body is still on its way, too
+    body_bytes: int = 65_536
+    body_seconds: float = 10.0
+    send_seconds: float = 30.0  # for a client to take its answer
+
+    @property
+    def reserved_for_webhooks(self) -> int:
+        return max(1, self.handler_threads // 4)
+
+    @property
+    def threads(self) -> int:
+        """All threads: those of the handlers, and one for health checks."""
+        return self.handler_threads + 1
+
+
+class Lane:
+    """So many requests at once, so many waiting, none longer than it may; the rest is shed."""
+
+    def __init__(self, *, running: int, queued: int, open_requests: int, queue_seconds: float) -> None:
+        self._free = asyncio.Semaphore(running)
+        self._waiting = 0
+        self._queued = queued
+        self._open = 0
+        self._open_requests = open_requests
+        self._queue_seconds = queue_seconds
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Count a request from its head to the end of its answer. Raises Problem `overloaded`."""
+        if self._open >= self._open_requests:
+            raise Problem("overloaded")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Hold one of the places that stand for a thread. Raises Problem `overloaded`."""
+        if self._free.locked():
+            await self._wait()
+        else:
+            await self._free.acquire()
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    async def _wait(self) -> None:
+        if self._waiting >= self._queued:
+            raise Problem("overloaded")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._queue_seconds):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Problem("overloaded") from None
+        finally:
+            self._waiting -= 1
+
+
+class Lanes:
+    """The lanes of a process, by the tags of an operation."""
+
+    def __init__(self, limits: Limits) -> None:
+        def lane(running: int, queued: int) -> Lane:
+            return Lane(
+                running=running,
+                queued=queued,
+                open_requests=limits.open_requests,
+                queue_seconds=limits.queue_seconds,
+            )
+
+        self._api = lane(max(1, limits.handler_threads - limits.reserved_for_webhooks), limits.queued_requests)
+        self._by_tag = {
+            "webhooks": lane(limits.handler_threads, limits.queued_webhooks),
+            "health": lane(1, limits.queued_requests),
+        }
+
+    def of(self, tags: tuple[str, ...]) -> Lane:
+        return next((self._by_tag[tag] for tag in tags if tag in self._by_tag), self._api)

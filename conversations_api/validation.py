@@ -1,0 +1,129 @@
+"""Checks requests and answers against the contract: functions over an operation's schemas, of no framework.
+
+A request is told every field and every rule that it breaks; of an answer that breaks the contract only the place and
+the rule come out, because the value is a customer's.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from conversations_api import rule_words, strict_json
+from conversations_api.contract import Operation, Schema
+from conversations_api.rule_words import FieldError
+
+MAX_FORM_FIELDS = 1000
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,17}(\.[0-9]{1,17})?", re.ASCII)
+
+
+class ContractBroken(Exception):
+    """An answer of ours does not fit the contract. `path` and `rule` may be logged; the value may not."""
+
+    def __init__(self, path: str, rule: str) -> None:
+        super().__init__(f"{path}: {rule}")
+        self.path = path
+        self.rule = rule
+
+
+def check_parameters(
+    operation: Operation, *, path: Mapping[str, Any], query: Sequence[tuple[str, str]], headers: Mapping[str, str]
+) -> list[FieldError]:
+    """Every rule that a query, path or header parameter breaks. `headers` by lower-case name, each once."""
+    errors = [
+        (rule_words.name_of(name), "is not a parameter of this operation")
+        for name, _ in query
+        if name not in operation.query_names
+    ]
+    values = {"query": dict(query), "path": path, "header": headers}
+    for parameter in operation.parameters:
+        value = values[parameter.location].get(parameter.key)
+        if value is not None:
+            errors += [(parameter.name, message) for message in _check_text(parameter.schema, str(value))]
+        elif parameter.required:
+            errors.append((parameter.name, "is required"))
+    return errors
+
+
+def check_json(schema: Schema, raw: bytes, *, required: bool) -> list[FieldError]:
+    """Every rule that a JSON body breaks."""
+    if not raw:
+        return [("body", "is required")] if required else []
+    try:
+        value = strict_json.parse(raw)
+    except strict_json.Malformed as malformed:
+        return malformed.errors
+    return [] if schema.is_valid(value) else rule_words.describe(schema.iter_errors(value))
+
+
+def check_form(schema: Schema, raw: bytes) -> list[FieldError]:
+    """Every rule that a URL-encoded form breaks. Values stay text, and bytes that are no text are no error: the handler
+    must keep what a customer wrote, and replaces them."""
+    text = raw.decode("utf-8", errors="replace")
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="replace", max_num_fields=MAX_FORM_FIELDS)
+    except ValueError:
+        return [("body", f"must have at most {MAX_FORM_FIELDS} fields")]
+    form = dict(pairs)
+    errors = []
+    if len(form) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        errors = [(rule_words.name_of(name), "must be given once") for name, count in counts.items() if count > 1]
+    if not schema.is_valid(form):
+        errors += rule_words.describe(schema.iter_errors(form))
+    return errors
+
+
+def check_response(
+    operation: Operation, *, status: int, media_type: str, headers: Collection[str], body: bytes
+) -> None:
+    """Raise ContractBroken unless the contract documents this answer. `headers`: the lower-case names."""
+    response = operation.responses.get(str(status)) or operation.responses.get("default")
+    if response is None:
+        raise ContractBroken("status", f"{status} is not documented")
+    if not response.required_headers.issubset(headers):
+        raise ContractBroken("headers", f"{min(response.required_headers.difference(headers))} is required")
+    if not response.bodies:
+        if body:
+            raise ContractBroken("body", "none is documented")
+        return
+    if media_type not in response.bodies:
+        raise ContractBroken("content-type", "is not documented for this status")
+    schema = response.bodies[media_type]
+    if schema is None:
+        return
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise ContractBroken("body", "is not JSON") from None
+    if not schema.is_valid(value):
+        error = next(schema.iter_errors(value))
+        raise ContractBroken(rule_words.field_at(error.instance_path), error.kind.name)
+
+
+def _check_text(schema: Schema, text: str) -> list[str]:
+    value: Any = text
+    if "string" not in schema.types:
+        value = _read_scalar(schema.types, text)
+        if value is None:
+            return [f"must be {rule_words.types(schema.types)}"]
+    if schema.is_valid(value):
+        return []
+    return [message for _, message in rule_words.describe(schema.iter_errors(value))]
+
+
+def _read_scalar(types: Collection[str], text: str) -> int | float | bool | None:
+    if "integer" in types and _INTEGER.fullmatch(text):
+        # Too long a number breaks the same rule as the largest that we read.
+        digits = strict_json.MAX_DIGITS
+        return int(text) if len(text) <= digits else (-1 if text[0] == "-" else 1) * 10**digits
+    if "number" in types and _NUMBER.fullmatch(text):
+        return float(text)
+    if "boolean" in types and text in ("true", "false"):
+        return text == "true"
+    return None
