@@ -57,7 +57,7 @@ _UNSAFE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writ
 
 # A small program of its own, since Python code between fork and exec may deadlock a process with threads. The signal
 # for the parent's death (PR_SET_PDEATHSIG) comes after setuid, which clears it; SIGINT is PostgreSQL's fast shutdown.
-_LAUNCH = """
+_LAUNCH = f"""
 import ctypes, os, signal, sys
 parent, user, group, *command = sys.argv[1:]
 if os.geteuid() == 0:
@@ -68,7 +68,7 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGINT)
     if os.getppid() != int(parent):
         sys.exit("the process that started the server is gone")
-os.execv(command[0], command)
+os.execve(command[0], command, {postgres_files.ENVIRONMENT})
 """
 
 
@@ -210,7 +210,6 @@ class EmbeddedPostgres(Server):
                 stdout=log,
                 stderr=log,
                 cwd=self.home,
-                env=postgres_files.ENVIRONMENT,
                 pass_fds=() if self._lock is None else (self._lock,),
                 start_new_session=True,  # a terminal's Ctrl-C is for the supervisor, which stops the server last
             )

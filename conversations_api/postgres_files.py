@@ -50,9 +50,9 @@ def new_home(data_folder: Path) -> Path:
 
 
 def make_socket_folder(home: Path) -> Path:
-    """An empty folder for the socket; under /tmp where the path in `home` is longer than a socket's may be."""
+    """An empty folder for the socket; under /tmp where its path would be too long, or a list of hosts to libpq."""
     folder = home / "socket"
-    if len(os.fsencode(folder / ".s.PGSQL.65535")) > _SOCKET_PATH_BYTES:
+    if len(os.fsencode(folder / ".s.PGSQL.65535")) > _SOCKET_PATH_BYTES or "," in str(folder):
         folder = Path(tempfile.mkdtemp(prefix="faro-", dir="/tmp"))  # TMPDIR may be as long
     folder.mkdir(mode=0o700, exist_ok=True)
     os.chown(folder, *server_identity())

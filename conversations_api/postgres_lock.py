@@ -27,22 +27,14 @@ def take(data_folder: Path, *, stop_orphan: Callable[[], None]) -> int:
 
     Otherwise its server is on its way out and waited for; `stop_orphan` is called meanwhile.
     """
-    try:
-        lock = os.open(data_folder / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except PermissionError:
-        raise EmbeddedPostgresError(f"the database in {data_folder} belongs to another user") from None
+    path = data_folder / "postgres.lock"
     deadline = time.monotonic() + _ORPHAN_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            owner = int(os.pread(lock, 20, 0) or 0)
-            if _is_alive(owner) or time.monotonic() > deadline:
-                os.close(lock)
-                raise DataFolderInUse(f"process {owner} already runs PostgreSQL on {data_folder}") from None
-            stop_orphan()
-            time.sleep(0.05)
+    while (lock := _try_lock(path)) is None:
+        owner = _owner(path)
+        if _is_alive(owner) or time.monotonic() > deadline:
+            raise DataFolderInUse(f"process {owner} already runs PostgreSQL on {data_folder}")
+        stop_orphan()
+        time.sleep(0.05)
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
@@ -61,6 +53,28 @@ def postmaster_of(cluster: Path) -> int | None:
         if str(cluster) in psutil.Process(pid).cmdline():
             return pid
     return None
+
+
+def _try_lock(path: Path) -> int | None:
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except PermissionError:
+        raise EmbeddedPostgresError(f"the database in {path.parent} belongs to another user") from None
+    with suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its last holder may have removed the file in between: the next process would then lock another one.
+        if path.stat().st_ino == os.fstat(lock).st_ino:
+            return lock
+    os.close(lock)
+    return None
+
+
+def _owner(path: Path) -> int:
+    """The process id in the lock; 0 while its new owner is just writing it."""
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def _is_alive(pid: int) -> bool:

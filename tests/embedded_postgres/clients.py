@@ -1,7 +1,6 @@
 """What the tests of the embedded PostgreSQL do from outside: ask a server, and be another process."""
 
 import os
-import pwd
 import subprocess
 import sys
 import time
@@ -36,11 +35,13 @@ def ask(url: str, query: str, **connect_options: object) -> list[tuple[Any, ...]
             return cursor.fetchall() if cursor.description else []
 
 
-def python(code: str, *arguments: object, path: str = str(REPOSITORY), **options: Any) -> subprocess.Popen[str]:
+def python(
+    code: str, *arguments: object, executable: str = sys.executable, path: str = str(REPOSITORY), **options: Any
+) -> subprocess.Popen[str]:
     """Another process that runs the code."""
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [executable, "-c", code, *map(str, arguments)],
         env=environment | options.pop("env", {}),
         cwd="/",
         stdout=subprocess.PIPE,
@@ -67,18 +68,6 @@ def supervise(data_folder: Path) -> tuple[subprocess.Popen[str], int]:
 def kill(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate()
-
-
-def ordinary_user() -> dict[str, Any]:
-    """Options for a process of an ordinary user, whoever runs the tests."""
-    if not ROOT:
-        return {}
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-def is_closed_to_others(path: Path) -> bool:
-    return not all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
 
 
 def eventually(condition: Callable[[], bool]) -> None:

