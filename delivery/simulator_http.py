@@ -64,7 +64,9 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 async def serve(host: str, port: int, handle: Handler) -> asyncio.Server:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        # A cancelled connection task must end quietly: asyncio's streams of 3.11 print a traceback for each otherwise.
+        expected = (OSError, ValueError, EOFError, asyncio.LimitOverrunError, asyncio.CancelledError)
+        with contextlib.suppress(*expected):
             while await _answer_one(reader, writer, handle):
                 pass
         writer.close()
