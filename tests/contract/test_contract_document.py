@@ -21,8 +21,8 @@ CONVERSATION = {
     "created_at", "updated_at",
 }
 MESSAGE = {
-    "id", "conversation_id", "direction", "content", "media_url", "media_type", "media", "transcript", "status", "error",
-    "twilio_sid", "sent_by", "sent_at", "delivered_at", "read_at", "created_at",
+    "id", "conversation_id", "direction", "content", "media_url", "media_type", "media", "transcript", "status",
+    "error", "twilio_sid", "sent_by", "sent_at", "delivered_at", "read_at", "created_at",
 }
 # fmt: on
 
