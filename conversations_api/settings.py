@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
-from tenancy import authentication, twilio_credentials
-from tenancy.transaction import driver_url
+from tenancy import authentication, transaction, twilio_credentials
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -53,7 +52,7 @@ def _boolean(value: str) -> bool:
 
 
 def _database_url(value: str) -> str:
-    driver_url(value)
+    transaction.driver_url(value)
     return value
 
 
@@ -140,7 +139,7 @@ class Settings:
     reconcile_grace_seconds: float = _setting("RECONCILE_GRACE_SECONDS", _seconds(0.5, 3600), default=60.0)
     reconcile_hold_seconds: float = _setting("RECONCILE_HOLD_SECONDS", _seconds(1, 86_400), default=900.0)
     reconcile_interval_seconds: float = _setting("RECONCILE_INTERVAL_SECONDS", _seconds(0.2, 3600), default=60.0)
-    host: str = _setting("HOST", _text, default="0.0.0.0")
+    host: str = _setting("HOST", _text, default="0.0.0.0")  # noqa: S104  # a container serves all
     port: int = _setting("PORT", _integer(1, 65_535), default=8080)
     processes: int = _setting("WEB_CONCURRENCY", _integer(1, 64), default=2)
     handler_threads: int = _setting("HANDLER_THREADS", _integer(2, 64), default=10)

@@ -6,7 +6,7 @@ makes no further call. That is what lets another worker conclude that an attempt
 """
 
 import logging
-import random
+
 import secrets
 import select
 import socket
@@ -45,6 +45,8 @@ HEARTBEAT_SECONDS = 5.0
 PER_AGENCY = 16
 RECORD_RETRY_SECONDS = 0.5
 CREDENTIALS_PAUSE_SECONDS = 60.0
+
+_DICE = secrets.SystemRandom()
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ class Worker:
                     )
                     logger.error("send_gave_up", extra={**_names(job), "reason": reason})
                 case NotProcessed(retry_after_seconds=after, reason=reason):
-                    delay = retry_policy.delay_seconds(job.attempt, retry_after_seconds=after, dice=random.random())
+                    delay = retry_policy.delay_seconds(job.attempt, retry_after_seconds=after, dice=_DICE.random())
                     evidence.retry_later(
                         connection, message_id=job.message_id, attempt=job.attempt, reason=reason, delay_seconds=delay
                     )

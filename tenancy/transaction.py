@@ -123,22 +123,42 @@ def session(url: str) -> Iterator["psycopg2.extensions.connection"]:
 
 
 @contextmanager
-def _transaction(database: Database, *, read_only: bool) -> Iterator[sqlalchemy.Connection]:
+def migration_connection(url: str) -> Iterator[sqlalchemy.Connection]:
+    """A connection with no transaction begun and no agency bound: migrations begin and commit one for each revision.
+
+    Raises DatabaseUnavailable.
+    """
+    database = Database(url, pool_size=1)
+    try:
+        with _connection(database) as connection:
+            yield connection
+    finally:
+        database.close()
+
+
+@contextmanager
+def _connection(database: Database) -> Iterator[sqlalchemy.Connection]:
     try:
         connection = database.engine.connect()
     except (sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError) as error:
         raise DatabaseUnavailable from error
     try:
-        connection = connection.execution_options(postgresql_readonly=read_only)
+        yield connection
+    finally:
+        # Rolls back whatever was not committed, and gives the connection back.
+        connection.close()
+
+
+@contextmanager
+def _transaction(database: Database, *, read_only: bool) -> Iterator[sqlalchemy.Connection]:
+    with _connection(database) as unconfigured:
+        connection = unconfigured.execution_options(postgresql_readonly=read_only)
         transaction = connection.begin()
         try:
             yield connection
         except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
             raise DatabaseUnavailable from error
         _commit(transaction)
-    finally:
-        # Rolls back whatever was not committed, and gives the connection back.
-        connection.close()
 
 
 def _commit(transaction: sqlalchemy.Transaction) -> None:
@@ -153,4 +173,5 @@ def _assert_unbound(driver_connection: "psycopg2.extensions.connection", _record
         cursor.execute("select current_setting('app.agency_id', true)")
         row = cursor.fetchone()
     driver_connection.rollback()
-    assert row is not None and not row[0], "a connection came back to the pool with an agency bound"
+    if row is None or row[0]:
+        raise AssertionError("a connection came back to the pool with an agency bound")

@@ -2,26 +2,16 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from conversations_api import migrating
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from tenancy.transaction import Database
+from tests.agencies import Agency, Urls, make_agency
 
 TEMPLATE = "faro_template"
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Urls:
-    """The URLs of one database, by role."""
-
-    app: str
-    worker: str
-    owner: str
-    superuser: str
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +57,15 @@ def worker_database(urls: Urls) -> Iterator[Database]:
     pool = Database(urls.worker, pool_size=4, check_bindings=True)
     yield pool
     pool.close()
+
+
+@pytest.fixture
+def agency(urls: Urls) -> Agency:
+    """The agency that a test is about."""
+    return make_agency(urls.owner, 1)
+
+
+@pytest.fixture
+def other_agency(urls: Urls) -> Agency:
+    """An agency that looks the same, and whose rows must never show up."""
+    return make_agency(urls.owner, 2)

@@ -1,0 +1,99 @@
+"""Agencies that look alike: the same names, numbers and phones in each, so that only agency_id tells rows apart."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import uuid_utils.compat as uuid_utils
+from sqlalchemy import text
+
+from persistence import contacts, conversations, messages
+from persistence.connection import TenantConnection
+from tenancy.transaction import Database, tenant_transaction
+
+ACCOUNT_SID = "AC" + "0" * 31 + "1"
+CONTACT_PHONE = "+12025550199"
+
+
+@dataclass(frozen=True)
+class Urls:
+    """The URLs of one database, by role."""
+
+    app: str
+    worker: str
+    owner: str
+    superuser: str
+
+
+@dataclass(frozen=True)
+class Agency:
+    """One agency with a client, a location, a WhatsApp and an SMS channel."""
+
+    id: UUID
+    location_id: UUID
+    whatsapp_id: UUID
+    sms_id: UUID
+    sms_address: str
+    whatsapp_address: str
+
+
+def make_agency(owner_url: str, number: int, *, status: str = "active") -> Agency:
+    """Provision one agency as an operator would; `number` gives its channels their phone number."""
+    phone = f"+1202555{number:04d}"
+    agency = Agency(*(uuid_utils.uuid7() for _ in range(4)), phone, f"whatsapp:{phone}")
+    database = Database(owner_url, pool_size=1)
+    try:
+        with tenant_transaction(database, agency.id) as connection:
+            for statement, parameters in _statements(agency, phone, status):
+                connection.execute(text(statement), **parameters)
+    finally:
+        database.close()
+    return agency
+
+
+def _statements(agency: Agency, phone: str, status: str) -> list[tuple[str, dict[str, object]]]:
+    client_id = uuid_utils.uuid7()
+    channel = """
+        insert into channels (agency_id, id, location_id, kind, address, account_sid)
+        values (:agency_id, :id, :location_id, :kind, :address, :account_sid)"""
+    route = """
+        insert into number_routing (account_sid, address, agency_id, channel_id)
+        values (:account_sid, :address, :agency_id, :channel_id)"""
+    statements: list[tuple[str, dict[str, object]]] = [
+        ("insert into agencies (agency_id, name, status) values (:agency_id, 'Agency', :status)", {"status": status}),
+        (
+            "insert into agency_members (agency_id, user_id, role) values (:agency_id, 'user_member', 'staff')",
+            {},
+        ),
+        ("insert into clients (agency_id, id, name) values (:agency_id, :id, 'Client')", {"id": client_id}),
+        (
+            "insert into locations (agency_id, id, client_id, name) values (:agency_id, :id, :client_id, 'Location')",
+            {"id": agency.location_id, "client_id": client_id},
+        ),
+    ]
+    for kind, channel_id, address in (
+        ("whatsapp", agency.whatsapp_id, agency.whatsapp_address),
+        ("sms", agency.sms_id, agency.sms_address),
+    ):
+        values: dict[str, object] = {"id": channel_id, "location_id": agency.location_id, "kind": kind}
+        statements.append((channel, {**values, "address": phone, "account_sid": ACCOUNT_SID}))
+        statements.append((route, {"account_sid": ACCOUNT_SID, "address": address, "channel_id": channel_id}))
+    return statements
+
+
+def make_conversation(
+    connection: TenantConnection, agency: Agency, *, phone: str = CONTACT_PHONE, content: str = "Hello", sid: str = ""
+) -> UUID:
+    """A contact writes over SMS: the conversation of that contact."""
+    contact_id = contacts.upsert(connection, phone=phone, name=None)
+    conversation_id = conversations.upsert(
+        connection, location_id=agency.location_id, channel_id=agency.sms_id, contact_id=contact_id
+    )
+    messages.insert(
+        connection,
+        conversation_id=conversation_id,
+        direction="inbound",
+        status="received",
+        content=content,
+        twilio_sid=sid or f"SM{uuid_utils.uuid4().hex}",
+    )
+    return conversation_id
