@@ -132,7 +132,7 @@ def test_a_key_is_chosen_by_kid_and_kind_among_keys_of_every_other_kind() -> Non
             entry("one", OTHER_RSA_KEY, alg="HS256"),
             entry("one", OTHER_RSA_KEY, key_ops=["encrypt"]),
             entry("one", OTHER_RSA_KEY, d="AQAB"),
-            entry("one", OTHER_RSA_KEY, n="AQ!B"),
+            entry("one", OTHER_RSA_KEY, n="!!!!" + number(OTHER_RSA_KEY.public_numbers().n)),
             entry("one", OTHER_RSA_KEY, n=7),
             entry("one", OTHER_RSA_KEY, e="AA"),
             entry("one", OTHER_RSA_KEY, e=number(2**32 + 1)),
@@ -144,6 +144,7 @@ def test_a_key_is_chosen_by_kid_and_kind_among_keys_of_every_other_kind() -> Non
             [],
             entry("one"),
             entry("one", EC_KEY),
+            entry("one", OTHER_RSA_KEY),  # a kid used twice means the first
             entry("two", OTHER_RSA_KEY, alg="RS256"),
             entry("three", EC_KEY, alg="ES256", key_ops=["verify"]),
         )
