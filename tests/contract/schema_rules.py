@@ -43,7 +43,7 @@ def json_requests_are_closed_and_webhooks_are_open(document: Node) -> list[str]:
     found = []
     for where, schema in schemas_of(document, "request").items():
         if where in webhooks:
-            found += [where] if schema.get("additionalProperties") is not True or "required" in schema else []
+            found += [where] if "additionalProperties" in schema or "required" in schema else []
         elif "properties" in schema and schema.get("additionalProperties") is not False:
             found.append(where)
     return found

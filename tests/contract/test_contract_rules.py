@@ -155,9 +155,7 @@ MUTANTS: dict[Rule, dict[str, Mutation]] = {
         "open": lambda document: schema(document, "Messaging").pop("additionalProperties"),
         "an optional property": lambda document: schema(document, "Message")["required"].remove("transcript"),
     },
-    s.answers_are_not_free_form: {
-        "anything goes": of_property("MessageTemplate", "variables", additionalProperties=True)
-    },
+    s.answers_are_not_free_form: {"anything goes": of_schema("MessageTemplateVariables", additionalProperties=True)},
     s.json_requests_are_closed_and_webhooks_are_open: {
         "an open request": of_schema("SendMessageRequest", additionalProperties=True),
         "an open request inside": lambda document: schema(document, "TemplateRequest").pop("additionalProperties"),
