@@ -4,12 +4,17 @@ import base64
 import traceback
 
 import pytest
+from sqlalchemy import text
 
 from tenancy import twilio_credentials
+from tenancy.transaction import Database, tenant_transaction
 from tenancy.twilio_credentials import CredentialsUnreadable, TwilioCredentials
+from tests.agencies import Agency, Urls
 
 OLD, NEW, OTHER = (twilio_credentials.generate_key() for _ in range(3))
 TOKEN = "0123456789abcdef0123456789abcdef"
+OTHERS_TOKEN = "fedcba9876543210fedcba9876543210"
+INSTALLATION_SID, OWN_SID = "AC" + "e" * 32, "AC" + "f" * 32
 
 
 def test_a_stored_token_comes_back_and_does_not_show_what_it_is() -> None:
@@ -100,5 +105,58 @@ def test_half_an_account_of_the_installation_is_refused_by_name() -> None:
 
 def test_nothing_secret_is_printed() -> None:
     credentials = TwilioCredentials(NEW, account_sid="AC" + "0" * 32, auth_token=TOKEN, previous_auth_token=TOKEN[::-1])
-    for text in (repr(credentials), str(credentials)):
-        assert not any(secret in text for secret in (NEW, TOKEN, TOKEN[::-1]))
+    for shown in (repr(credentials), str(credentials)):
+        assert not any(secret in shown for secret in (NEW, TOKEN, TOKEN[::-1]))
+
+
+# --- whose account it is ---
+
+INSERT = """
+    insert into twilio_accounts (agency_id, account_sid, auth_token, previous_auth_token)
+    values (:agency_id, :account_sid, :auth_token, :previous_auth_token)"""
+
+
+def store(urls: Urls, agency: Agency, account_sid: str, auth_token: str, previous: str | None = None) -> None:
+    """As an operator would, in the owner's role."""
+    owner = Database(urls.owner, pool_size=1)
+    try:
+        with tenant_transaction(owner, agency.id) as connection:
+            values = {"auth_token": auth_token, "previous_auth_token": previous}
+            connection.execute(text(INSERT), account_sid=account_sid, **values)
+    finally:
+        owner.close()
+
+
+def tokens_of(database: Database, agency: Agency, account_sid: str) -> tuple[str, str | None] | None:
+    credentials = TwilioCredentials(f"{NEW},{OLD}", account_sid=INSTALLATION_SID, auth_token=TOKEN)
+    with tenant_transaction(database, agency.id, read_only=True) as connection:
+        return credentials.find_tokens(connection, account_sid=account_sid)
+
+
+def test_the_account_of_the_installation_serves_every_agency(
+    database: Database, agency: Agency, other_agency: Agency
+) -> None:
+    assert tokens_of(database, agency, INSTALLATION_SID) == (TOKEN, None)
+    assert tokens_of(database, other_agency, INSTALLATION_SID) == (TOKEN, None)
+    assert tokens_of(database, agency, OWN_SID) is None
+
+
+def test_an_agencys_own_account_is_its_alone(
+    urls: Urls, database: Database, worker_database: Database, agency: Agency, other_agency: Agency
+) -> None:
+    primary, previous = TwilioCredentials(NEW).encrypt("a" * 32), TwilioCredentials(OLD).encrypt("b" * 32)
+    store(urls, agency, OWN_SID, primary, previous)
+    store(urls, other_agency, INSTALLATION_SID, TwilioCredentials(NEW).encrypt(OTHERS_TOKEN))
+    for pool in (database, worker_database):
+        assert tokens_of(pool, agency, OWN_SID) == ("a" * 32, "b" * 32)
+        assert tokens_of(pool, other_agency, OWN_SID) is None
+        assert tokens_of(pool, agency, INSTALLATION_SID) == (TOKEN, None)
+        assert tokens_of(pool, other_agency, INSTALLATION_SID) == (OTHERS_TOKEN, None), "its own comes first"
+
+
+def test_a_stored_token_of_a_key_that_was_taken_away_is_said_to_be_unreadable(
+    urls: Urls, database: Database, agency: Agency
+) -> None:
+    store(urls, agency, INSTALLATION_SID, TwilioCredentials(OTHER).encrypt(TOKEN))
+    with pytest.raises(CredentialsUnreadable):
+        tokens_of(database, agency, INSTALLATION_SID)
