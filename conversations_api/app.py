@@ -66,7 +66,7 @@ def build_app(
         ),
     )
     connexion_hooks.set_threads(app, limits.threads)
-    app.app.before_request(connexion_hooks.keep_raw_body)
+    app.app.before_request(connexion_hooks.before_handler)
     for kind in (connexion.ProblemException, HTTPException, Exception):
         app.add_error_handler(kind, connexion_hooks.answer_error)
     # Given as a mapping: from a file Connexion would run it through a template engine.
@@ -91,7 +91,7 @@ def _serve_document(app: connexion.FlaskApp, contract: Contract) -> None:
     def show_document() -> flask.Response:
         return flask.Response(document, content_type="application/json")
 
-    app.add_url_rule(contract.base_path + _DOCUMENT_PATH, "openapi_document", show_document)
+    app.add_url_rule(contract.base_path + _DOCUMENT_PATH, connexion_hooks.DOCUMENT_ENDPOINT, show_document)
 
 
 def _public(node: Any) -> Any:

@@ -28,6 +28,8 @@ from handlers import problems, responses
 
 logger = logging.getLogger(__name__)
 
+DOCUMENT_ENDPOINT = "openapi_document"  # the one address that Flask serves and the contract does not name
+
 
 class SnakeCaseResolver(Resolver):  # type: ignore[misc]  # Connexion ships no types
     """`listConversations` of `handlers.conversations` is `list_conversations` there; its id stays as it is written."""
@@ -52,9 +54,16 @@ def set_threads(app: FlaskApp, threads: int) -> None:
     app._middleware_app.asgi_app = WSGIMiddleware(app.app.wsgi_app, workers=threads)
 
 
-def keep_raw_body() -> None:
-    """Before each request: keep the body as it came. Connexion lets Flask parse a form before the handler runs, and
-    what it has parsed it gives to nobody; a webhook's signature covers what came."""
+def before_handler() -> None:
+    """Flask routes a request once more: that must be to the operation whose token and parameters were checked.
+
+    Then keep the body as it came. Connexion lets Flask parse a form before the handler runs, and what Flask has parsed
+    it gives to nobody; a webhook's signature covers what came.
+    """
+    routing = flask.request.environ["asgi.scope"]["extensions"].get("connexion_routing", {})
+    checked = routing.get("operation_id") or DOCUMENT_ENDPOINT
+    if flask.request.endpoint is not None and flask.request.endpoint.rpartition(".")[2] != checked:
+        raise RuntimeError("Flask and Connexion route this request differently")
     flask.request.get_data(cache=True)
 
 

@@ -150,6 +150,7 @@ class Edge:
         scope = exchange.scope
         single = request_head.single_headers(scope["headers"], operation)
         request_head.check_path(scope.get("raw_path") or scope["path"].encode("utf-8"), route)
+        request_head.check_path_numbers(scope["path"], route, operation)
         request_head.check_query(scope["query_string"], operation)
         media_type = request_head.body_type(single, operation) if operation.bodies else None
         lane = self._lanes.of(operation.tags)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from conversations_api import rule_words
+from conversations_api import rule_words, validation
 from conversations_api.contract import Contract, Operation
 from conversations_api.rule_words import FieldError
 from handlers.problems import Problem
@@ -41,6 +41,7 @@ _SINGLE = {
     )
 }
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|[^\x21-\x7e]")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _CONTENT_TYPE = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*((?:;[^;]*)*)", re.ASCII)
 
 
@@ -68,13 +69,10 @@ class Routes:
         self._plain: dict[str, Route] = {}
         self._templates: list[Route] = []
         for template, operations in found.items():
-            parts = re.split(r"\{[^}]*\}", template)
-            route = Route(
-                template,
-                tuple(template.split("/")),
-                operations,
-                re.compile("[^/]+".join(map(re.escape, parts)), re.DOTALL),
-            )
+            # Every second part is the name of a parameter.
+            parts = re.split(r"\{([^}]*)\}", template)
+            pattern = "".join(f"(?P<{part}>[^/]+)" if odd % 2 else re.escape(part) for odd, part in enumerate(parts))
+            route = Route(template, tuple(template.split("/")), operations, re.compile(pattern))
             if len(parts) == 1:
                 self._plain[template] = route
             else:
@@ -114,15 +112,33 @@ def _ambiguous(name: str, operation: Operation | None) -> Problem:
 
 
 def check_path(raw_path: bytes, route: Route) -> None:
-    """Raise Problem when a part of the path is not percent-encoded UTF-8."""
+    """Raise Problem when a part of the path has more than one reading."""
     if len(raw_path) > MAX_TARGET_BYTES:
         raise Problem("invalid_request", [("path", f"must have at most {MAX_TARGET_BYTES} bytes")])
     segments = raw_path.split(b"/")
     names = route.segments if len(route.segments) == len(segments) else ("path",) * len(segments)
+    errors = []
+    for name, segment in zip(names, segments, strict=True):
+        field = name.strip("{}") if name.startswith("{") else "path"
+        if not _decodes(segment):
+            errors.append((field, "must be percent-encoded UTF-8"))
+        elif _CONTROL.search(unquote_to_bytes(segment)):
+            # A line end in a path is seen by Flask's router and not by Starlette's: past it, Connexion would find no
+            # operation, ask for no token, and let Flask call the handler all the same.
+            errors.append((field, "must not contain control characters"))
+    if errors:
+        raise Problem("invalid_request", errors)
+
+
+def check_path_numbers(path: str, route: Route, operation: Operation) -> None:
+    """Raise Problem when a number in the path is none. Both routers behind read such parts as numbers before anybody
+    has validated them: one calls `abc` an unknown path, the other fails on a number of 5,000 digits."""
+    match = route.pattern.fullmatch(path)
     errors = [
-        (name.strip("{}") if name.startswith("{") else "path", "must be percent-encoded UTF-8")
-        for name, segment in zip(names, segments, strict=True)
-        if not _decodes(segment)
+        (parameter.name, message)
+        for parameter in operation.parameters
+        if match and parameter.location == "path" and "string" not in parameter.schema.types
+        for message in validation.check_text(parameter.schema, match[parameter.name])
     ]
     if errors:
         raise Problem("invalid_request", errors)

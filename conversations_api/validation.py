@@ -18,6 +18,8 @@ from conversations_api.rule_words import FieldError
 
 MAX_FORM_FIELDS = 1000
 
+_BEYOND = 10**strict_json.MAX_DIGITS
+
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,17}(\.[0-9]{1,17})?", re.ASCII)
 
@@ -44,7 +46,7 @@ def check_parameters(
     for parameter in operation.parameters:
         value = values[parameter.location].get(parameter.key)
         if value is not None:
-            errors += [(parameter.name, message) for message in _check_text(parameter.schema, str(value))]
+            errors += [(parameter.name, message) for message in check_text(parameter.schema, str(value))]
         elif parameter.required:
             errors.append((parameter.name, "is required"))
     return errors
@@ -106,22 +108,23 @@ def check_response(
         raise ContractBroken(rule_words.field_at(error.instance_path), error.kind.name)
 
 
-def _check_text(schema: Schema, text: str) -> list[str]:
+def check_text(schema: Schema, text: str) -> list[str]:
+    """Every rule that one parameter breaks, its text read as the type that the schema declares."""
     value: Any = text
     if "string" not in schema.types:
         value = _read_scalar(schema.types, text)
         if value is None:
             return [f"must be {rule_words.types(schema.types)}"]
-    if schema.is_valid(value):
-        return []
-    return [message for _, message in rule_words.describe(schema.iter_errors(value))]
+    if not schema.is_valid(value):
+        return [message for _, message in rule_words.describe(schema.iter_errors(value))]
+    beyond = isinstance(value, int) and abs(value) >= _BEYOND
+    return [f"must have at most {strict_json.MAX_DIGITS} digits"] if beyond else []
 
 
 def _read_scalar(types: Collection[str], text: str) -> int | float | bool | None:
     if "integer" in types and _INTEGER.fullmatch(text):
-        # Too long a number breaks the same rule as the largest that we read.
-        digits = strict_json.MAX_DIGITS
-        return int(text) if len(text) <= digits else (-1 if text[0] == "-" else 1) * 10**digits
+        # Too long a number breaks the same rule as the largest that we read, if there is one.
+        return int(text) if len(text) <= strict_json.MAX_DIGITS else (-_BEYOND if text[0] == "-" else _BEYOND)
     if "number" in types and _NUMBER.fullmatch(text):
         return float(text)
     if "boolean" in types and text in ("true", "false"):

@@ -1,0 +1,43 @@
+"""The application under test: in process, and behind a real server on a loopback port."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from starlette.types import ASGIApp
+
+from conversations_api.lanes import Limits
+from tests.app import asking, stubs
+
+
+@pytest.fixture(scope="session")
+def app() -> ASGIApp:
+    return asking.shapes_app()
+
+
+@pytest.fixture(autouse=True)
+def fresh_stubs() -> None:
+    """Each test sees only the calls that it caused."""
+    stubs.calls.clear()
+    stubs.proceed.clear()
+
+
+@pytest.fixture(scope="session")
+def port() -> Iterator[int]:
+    """A server with short limits, so that what must time out does so soon."""
+    application = asking.shapes_app(limits=Limits(handler_threads=4, body_seconds=0.5))
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(application, http="h11", log_config=None, access_log=False, server_header=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
