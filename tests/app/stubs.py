@@ -54,7 +54,8 @@ def drop_thing(thing_id: str) -> tuple[None, int]:
 
 
 def take_hook(number: int) -> flask.Response:
-    pairs = parse_qsl(flask.request.get_data(), keep_blank_values=True)
+    # Text, not bytes: given bytes, parse_qsl answers with bytes and fails on whatever is not ASCII.
+    pairs = parse_qsl(flask.request.get_data().decode("utf-8", errors="replace"), keep_blank_values=True)
     return responses.xml(f"<r>{number} {pairs}</r>")
 
 
