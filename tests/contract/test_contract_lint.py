@@ -91,19 +91,14 @@ def test_spectral_finds_what_breaks_each_of_our_rules(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("linter", "rule"),
+    ("linter", "rules"),
     [
-        (spectral, "operation-description"),
-        (spectral, "oas3-valid-media-example"),
-        (spectral, "oas3-unused-component"),
-        (redocly, "operation-summary"),
-        (redocly, "operation-4xx-problem-details-rfc7807"),
-        (redocly, "response-contains-header"),
-        (redocly, "no-unused-components"),
-        (redocly, "info-license"),
+        (spectral, {"operation-description", "oas3-valid-media-example", "oas3-unused-component"}),
+        (redocly, {"operation-summary", "operation-4xx-problem-details-rfc7807", "response-contains-header"}),
+        (redocly, {"no-unused-components", "info-license"}),
     ],
 )
-def test_the_recommended_rules_are_on(linter: Callable[[Path], list[str]], rule: str, tmp_path: Path) -> None:
+def test_the_recommended_rules_are_on(linter: Callable[[Path], list[str]], rules: set[str], tmp_path: Path) -> None:
     document = load()
     del document["info"]["license"]
     del document["paths"]["/conversations"]["get"]["description"]
@@ -114,4 +109,4 @@ def test_the_recommended_rules_are_on(linter: Callable[[Path], list[str]], rule:
     content = responses["MessageNotFound"]["content"]
     content["application/json"] = content.pop("application/problem+json")
     del responses["Health"]["headers"]
-    assert rule in linter(write(document, tmp_path / "openapi.json"))
+    assert rules <= set(linter(write(document, tmp_path / "openapi.json")))
