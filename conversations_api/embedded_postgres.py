@@ -219,7 +219,7 @@ class EmbeddedPostgres(Server):
         while process.poll() is None and time.monotonic() < deadline:
             with suppress(FileNotFoundError):
                 lines = (self.cluster / "postmaster.pid").read_text().splitlines()
-                if len(lines) == 8 and lines[7].strip() == "ready":
+                if len(lines) == 8 and lines[0] == str(process.pid) and lines[7].strip() == "ready":
                     return True
             time.sleep(0.01)
         return False

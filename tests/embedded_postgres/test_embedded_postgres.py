@@ -49,12 +49,12 @@ def test_programs_on_the_path_and_settings_in_the_environment_are_not_used(
     assert not trace.exists()
 
 
-def test_a_restart_keeps_the_data_the_passwords_and_the_port(data_folder: Path) -> None:
-    with EmbeddedPostgres(data_folder) as server:
+def test_a_restart_keeps_the_data_the_passwords_and_the_port(new_folder: Path) -> None:
+    with EmbeddedPostgres(new_folder) as server:
         first_url = server.owner_url
         ask(first_url, "create table kept as select 'olá ✓' as text")
 
-    with EmbeddedPostgres(data_folder) as server:
+    with EmbeddedPostgres(new_folder) as server:
         assert server.owner_url == first_url
         assert ask(first_url, "select text from kept") == [("olá ✓",)]
 
@@ -82,11 +82,11 @@ def test_the_right_password_opens_the_socket_too(server: EmbeddedPostgres) -> No
     assert ask(server.app_url, "select inet_server_addr()", host=server.record.socket_folder) == [(None,)]
 
 
-def test_passwords_lie_in_one_file_that_only_the_owner_reads(data_folder: Path) -> None:
-    with EmbeddedPostgres(data_folder) as server:
+def test_passwords_lie_in_one_file_that_only_the_owner_reads(new_folder: Path) -> None:
+    with EmbeddedPostgres(new_folder) as server:
         passwords = server.record.passwords.values()
         stored = ask(server.superuser_url, "select rolpassword from pg_authid where rolcanlogin")
-        files = [path for path in data_folder.iterdir() if path.is_file()]
+        files = [path for path in new_folder.iterdir() if path.is_file()]
         readable = {path.name: path.read_text() for path in files if path.name != "postgres.json"}
 
         assert len(set(passwords)) == 4
@@ -154,12 +154,12 @@ def test_a_failed_start_says_what_the_server_said_and_leaves_no_owner(data_folde
         assert ask(server.app_url, "select 1") == [(1,)]
 
 
-def test_it_starts_from_the_main_thread_only(data_folder: Path) -> None:
+def test_it_starts_from_the_main_thread_only(new_folder: Path) -> None:
     outcome: list[object] = []
 
     def start() -> None:
         try:
-            outcome.append(EmbeddedPostgres(data_folder).start())
+            outcome.append(EmbeddedPostgres(new_folder).start())
         except EmbeddedPostgresError as error:
             outcome.append(str(error))
 
@@ -170,13 +170,13 @@ def test_it_starts_from_the_main_thread_only(data_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["d" * 120, 'ü b,c"d\\e'])
-def test_any_folder_name_will_do(data_folder: Path, name: str) -> None:
-    with EmbeddedPostgres(data_folder / name) as server:
+def test_any_folder_name_will_do(new_folder: Path, name: str) -> None:
+    with EmbeddedPostgres(new_folder / name) as server:
         socket_folder = server.record.socket_folder
         assert len(f"{socket_folder}/.s.PGSQL.{server.record.port}".encode()) <= 107
         assert ask(server.app_url, "select current_user", host=socket_folder) == [("faro_app",)]
     assert not Path(socket_folder).exists()
-    remove(data_folder / name)
+    remove(new_folder / name)
 
 
 def test_remove_deletes_the_database_and_nothing_else(data_folder: Path) -> None:

@@ -41,8 +41,8 @@ def test_a_second_owner_in_the_same_process_is_refused(data_folder: Path) -> Non
         assert ask(server.app_url, "select 1") == [(1,)]
 
 
-def test_of_many_that_start_at_once_one_wins(data_folder: Path) -> None:
-    contenders = [python(SUPERVISE, data_folder) for _ in range(4)]
+def test_of_many_that_start_at_once_one_wins(new_folder: Path) -> None:
+    contenders = [python(SUPERVISE, new_folder) for _ in range(4)]
     try:
         eventually(lambda: sum(contender.poll() is None for contender in contenders) == 1)
         losers = [contender for contender in contenders if contender.poll() is not None]
@@ -65,13 +65,13 @@ def test_several_processes_share_one_server(data_folder: Path) -> None:
             visitor.communicate()
 
 
-def test_nothing_runs_before_the_first_start_and_after_a_stop(data_folder: Path) -> None:
+def test_nothing_runs_before_the_first_start_and_after_a_stop(new_folder: Path) -> None:
     with pytest.raises(NotRunning):
-        attach(data_folder)
-    with EmbeddedPostgres(data_folder):
-        assert attach(data_folder).record.server_pid > 0
+        attach(new_folder)
+    with EmbeddedPostgres(new_folder):
+        assert attach(new_folder).record.server_pid > 0
     with pytest.raises(NotRunning):
-        attach(data_folder)
+        attach(new_folder)
 
 
 def test_the_server_of_a_killed_supervisor_goes_away(data_folder: Path) -> None:
@@ -104,13 +104,13 @@ def test_a_supervisor_that_nobody_reaps_is_dead_all_the_same(data_folder: Path) 
     supervisor.communicate()
 
 
-def test_a_supervisor_killed_during_initdb_leaves_nothing_in_the_way(data_folder: Path) -> None:
-    supervisor = python(SUPERVISE, data_folder)
-    eventually(lambda: (data_folder / "postgres/cluster.new/PG_VERSION").exists())
+def test_a_supervisor_killed_during_initdb_leaves_nothing_in_the_way(new_folder: Path) -> None:
+    supervisor = python(SUPERVISE, new_folder)
+    eventually(lambda: (new_folder / "postgres/cluster.new/PG_VERSION").exists())
     kill(supervisor)
-    assert not (data_folder / "postgres/cluster").exists()
+    assert not (new_folder / "postgres/cluster").exists()
 
-    with EmbeddedPostgres(data_folder) as server:
+    with EmbeddedPostgres(new_folder) as server:
         assert ask(server.app_url, "select 1") == [(1,)]
 
 
@@ -171,8 +171,8 @@ def test_a_forked_child_does_not_keep_the_folder_locked(data_folder: Path) -> No
         os.waitpid(child, 0)
 
 
-def test_an_ephemeral_server_of_a_killed_test_run_is_cleared_away_later(data_folder: Path) -> None:
-    data_folder.mkdir()
+def test_an_ephemeral_server_of_a_killed_test_run_is_cleared_away_later(new_folder: Path) -> None:
+    new_folder.mkdir()
     abandon = """
 import os, signal
 from conversations_api.embedded_postgres import EmbeddedPostgres
@@ -181,15 +181,15 @@ os.utime(server.data_folder, (0, 0))
 print(server.data_folder, server.home, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = python(abandon, env={"TMPDIR": str(data_folder)})
+    killed = python(abandon, env={"TMPDIR": str(new_folder)})
     left = [Path(folder) for folder in killed.communicate()[0].split()]
     assert [folder.exists() for folder in left] == [True, True]
 
     tidy = "from conversations_api.embedded_postgres import EmbeddedPostgres\nEmbeddedPostgres.ephemeral().stop()"
-    run_python(tidy, env={"TMPDIR": str(data_folder)})
+    run_python(tidy, env={"TMPDIR": str(new_folder)})
 
     assert [folder.exists() for folder in left] == [False, False]
-    assert list(data_folder.iterdir()) == []
+    assert list(new_folder.iterdir()) == []
 
 
 def _is_zombie(pid: int) -> bool:

