@@ -98,6 +98,9 @@ def single_headers(headers: Headers, operation: Operation | None) -> dict[bytes,
             if name in found or b"_" in name:
                 raise _ambiguous(_SINGLE[name.replace(b"_", b"-")], operation)
             found[name] = value
+    if b"content-length" in found and b"transfer-encoding" in found:
+        # RFC 9112, section 6.1: the mark of request smuggling. A proxy may have believed the other one.
+        raise Problem("invalid_request", [("Content-Length", "must not be given with Transfer-Encoding")])
     return found
 
 

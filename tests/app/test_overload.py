@@ -1,0 +1,140 @@
+"""Overload: what cannot run soon is told so at once; webhooks and health checks have room of their own."""
+
+import asyncio
+import time
+
+import pytest
+from starlette.types import ASGIApp
+
+from conversations_api.lanes import Lane, Limits
+from handlers.problems import Problem
+from tests.app import stubs
+from tests.app.asking import FORM, Reply, ask_async, shapes_app
+
+WAIT = "/api/v1/calls/wait"
+
+
+async def occupy(app: ASGIApp, count: int) -> list[asyncio.Task[Reply]]:
+    """So many requests that hold a thread until `stubs.proceed` is set."""
+    tasks = [asyncio.create_task(ask_async(app, WAIT)) for _ in range(count)]
+    for _ in range(count):
+        assert await asyncio.to_thread(stubs.running.acquire, timeout=5)
+    return tasks
+
+
+async def let_go(tasks: list[asyncio.Task[Reply]]) -> list[int]:
+    stubs.proceed.set()
+    return [reply.status for reply in await asyncio.gather(*tasks)]
+
+
+@pytest.mark.parametrize("threads", [4, 16])
+def test_as_many_handlers_run_at_once_as_are_configured(threads: int) -> None:
+    limits = Limits(handler_threads=threads)
+    app = shapes_app(limits=limits)
+
+    async def scenario() -> list[int]:
+        return await let_go(await occupy(app, threads - limits.reserved_for_webhooks))
+
+    assert asyncio.run(scenario()) == [200] * (threads - limits.reserved_for_webhooks)
+
+
+def test_a_full_queue_is_answered_at_once_and_says_when_to_come_again() -> None:
+    app = shapes_app(limits=Limits(handler_threads=4, queued_requests=2, queue_seconds=5))
+
+    async def scenario() -> tuple[Reply, float, list[int]]:
+        tasks = await occupy(app, 3)
+        queued = [asyncio.create_task(ask_async(app, WAIT)) for _ in range(2)]
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        shed = await ask_async(app, WAIT)
+        seconds = time.monotonic() - started
+        return shed, seconds, await let_go([*tasks, *queued])
+
+    shed, seconds, statuses = asyncio.run(scenario())
+    assert (shed.status, shed.json["code"], shed.headers["retry-after"]) == (503, "overloaded", "1")
+    assert seconds < 2
+    assert statuses == [200] * 5
+
+
+def test_nothing_waits_longer_for_a_thread_than_it_may() -> None:
+    app = shapes_app(limits=Limits(handler_threads=2, queue_seconds=0.2))
+
+    async def scenario() -> tuple[Reply, float]:
+        tasks = await occupy(app, 1)
+        started = time.monotonic()
+        shed = await ask_async(app, WAIT)
+        seconds = time.monotonic() - started
+        await let_go(tasks)
+        return shed, seconds
+
+    shed, seconds = asyncio.run(scenario())
+    assert shed.status == 503
+    assert 0.2 <= seconds < 3
+
+
+def test_webhooks_and_health_checks_are_served_while_the_api_is_full() -> None:
+    app = shapes_app(limits=Limits(handler_threads=4, queued_requests=0))
+
+    async def scenario() -> list[int]:
+        tasks = await occupy(app, 3)
+        shed = await ask_async(app, WAIT)
+        hooks = [ask_async(app, "/api/v1/hook/1", method="POST", headers=FORM, body=b"Body=x") for _ in range(50)]
+        replies = await asyncio.gather(*hooks, ask_async(app, "/api/v1/healthz", headers=()))
+        await let_go(tasks)
+        return [shed.status, *(reply.status for reply in replies)]
+
+    assert asyncio.run(scenario()) == [503] + [200] * 51
+
+
+def test_a_shed_request_frees_its_place() -> None:
+    app = shapes_app(limits=Limits(handler_threads=2, queued_requests=0))
+
+    async def scenario() -> list[int]:
+        tasks = await occupy(app, 1)
+        shed = [(await ask_async(app, WAIT)).status for _ in range(20)]
+        return [*shed, *(await let_go(tasks)), (await ask_async(app)).status]
+
+    assert asyncio.run(scenario()) == [503] * 20 + [200, 200]
+
+
+def test_a_failing_handler_frees_its_place(app: ASGIApp) -> None:
+    async def scenario() -> set[int]:
+        return {(await ask_async(app, "/api/v1/calls/key_error")).status for _ in range(30)}
+
+    assert asyncio.run(scenario()) == {500}
+
+
+def test_requests_whose_bodies_are_on_their_way_are_bounded_too() -> None:
+    async def scenario() -> str:
+        lane = Lane(running=1, queued=1, open_requests=2, queue_seconds=1)
+        with lane.opened(), lane.opened(), pytest.raises(Problem, match="overloaded"), lane.opened():
+            pass
+        with lane.opened():
+            return "free again"
+
+    assert asyncio.run(scenario()) == "free again"
+
+
+def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
+    async def scenario() -> bool:
+        lane = Lane(running=1, queued=1, open_requests=9, queue_seconds=5)
+
+        async def wait() -> bool:
+            async with lane.running():
+                return True
+
+        async with lane.running():
+            given_up = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.gather(given_up, return_exceptions=True)
+            next_in_line = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+        return await next_in_line
+
+    assert asyncio.run(scenario())
+
+
+def test_some_threads_are_always_reserved_for_webhooks() -> None:
+    assert [Limits(handler_threads=threads).reserved_for_webhooks for threads in (2, 4, 10, 64)] == [1, 1, 2, 16]
+    assert Limits(handler_threads=10).threads == 11
