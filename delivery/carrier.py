@@ -42,7 +42,7 @@ class OutboundMessage:
     """What one create call asks for. `sender` is an E.164 number or the SID of a messaging service (MG...);
     with `content_sid`, an approved template is sent and `content` and `media_urls` are not."""
 
-    sender: str
+    sender: str = field(repr=False)
     recipient: str = field(repr=False)
     channel: Channel
     content: str = field(repr=False)

@@ -15,6 +15,7 @@ Place = Literal["create", "callback", "listing"]
 # What each fault does is told here once; `seconds`, `code`, `http_status` and `retry_after` are its settings.
 FAULTS: dict[str, tuple[Place, str]] = {
     "none": ("create", "nothing: lets one create through a script"),
+    "listing_passes": ("listing", "nothing: lets one list or fetch through a script"),
     "too_many_requests": ("create", "429, not accepted, with `retry_after` as header when given"),
     "error_before_accepting": ("create", "`http_status` (500), not accepted"),
     "error_after_accepting": ("create", "`http_status` (500), accepted"),
@@ -95,7 +96,7 @@ class Faults:
     def draw(self, place: Place, to: str | None = None) -> Fault | None:
         """The fault that strikes this request, if one does."""
         fault = self._scripted(place, to) or self._thrown(place)
-        if fault is None or fault.kind == "none":
+        if fault is None or fault.kind in ("none", "listing_passes"):
             return None
         self.struck[fault.kind] += 1
         return fault

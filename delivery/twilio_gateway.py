@@ -49,6 +49,7 @@ logging.getLogger("twilio").setLevel(logging.WARNING)
 # Twilio retries a callback five times on any failure; without this, once and only when it cannot connect.
 # https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
 _CALLBACK_OVERRIDES = "#rc=5&rp=all"
+_MEDIA_ORIGIN = "https://api.twilio.com"  # as webhooks name it, whatever the base URL
 
 
 class TwilioGateway:
@@ -66,12 +67,11 @@ class TwilioGateway:
         max_concurrency: int,
         ca_file: str | None = None,
     ) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._exchange = http_exchange.HttpExchange(
+        self.exchange = http_exchange.HttpExchange(
             base_url, connect_timeout_seconds=connect_timeout_seconds, ca_file=ca_file
         )
-        self._total_deadline = total_deadline_seconds
-        self._places = threading.BoundedSemaphore(max_concurrency)
+        self.total_deadline_seconds = total_deadline_seconds
+        self.places = threading.BoundedSemaphore(max_concurrency)
 
     def create_message(
         self,
@@ -85,10 +85,10 @@ class TwilioGateway:
         `may_send` is asked once, between the open connection and the first byte written: a worker that was stopped
         for a while says there whether it still owns the attempt. False, or an exception, makes it NotProcessed.
         """
-        call = self._call(may_send)
+        call = _Call(self, may_send)
         outcome = self._create(account, message, call)
         detail = getattr(outcome, "reason", None) or getattr(outcome, "error_code", "")
-        seconds = self._total_deadline - call.left()
+        seconds = self.total_deadline_seconds - call.left()
         logger.info("twilio create: %s %s in %.3f s", type(outcome).__name__, detail, seconds)
         return outcome
 
@@ -146,14 +146,11 @@ class TwilioGateway:
         """The media of one message, as an inbound webhook would have named them. Raises ListingUnavailable."""
         with self._reading() as call:
             media = _resource(account, call).messages(twilio_sid).media.list(limit=20, page_size=20)
-            return [ListedMedia(self._base_url + one.uri.removesuffix(".json"), one.content_type) for one in media]
-
-    def _call(self, may_send: Callable[[], bool] | None = None) -> "_Call":
-        return _Call(self._exchange, self._places, self._total_deadline, may_send)
+            return [ListedMedia(_MEDIA_ORIGIN + one.uri.removesuffix(".json"), one.content_type) for one in media]
 
     @contextmanager
     def _reading(self) -> Iterator["_Call"]:
-        call = self._call()
+        call = _Call(self)
         try:
             yield call
         except ListingUnavailable:
@@ -169,22 +166,15 @@ class TwilioGateway:
 class _Call(HttpClient):  # type: ignore[misc]  # the SDK ships no types
     """What the SDK believes to be its HTTP client: one call's deadline, leave to send, and raw answer."""
 
-    def __init__(
-        self,
-        exchange: http_exchange.HttpExchange,
-        places: threading.BoundedSemaphore,
-        total_deadline: float,
-        may_send: Callable[[], bool] | None,
-    ) -> None:
+    def __init__(self, gateway: TwilioGateway, may_send: Callable[[], bool] | None = None) -> None:
         self.answer: http_exchange.Answer | None = None
         self.handed_over = False
-        self._exchange, self._places, self._may_send = exchange, places, may_send
-        self._total_deadline = total_deadline
+        self._gateway, self._may_send = gateway, may_send
         self.renew()
 
     def renew(self) -> None:
         """Start the deadline anew, for the next page of a listing."""
-        self._deadline = http_exchange.now() + self._total_deadline
+        self._deadline = http_exchange.now() + self._gateway.total_deadline_seconds
 
     def left(self) -> float:
         return self._deadline - http_exchange.now()
@@ -203,22 +193,19 @@ class _Call(HttpClient):  # type: ignore[misc]  # the SDK ships no types
         self.answer = None
         _, _, path, query, _ = urlsplit(uri)
         query = urlencode(params, doseq=True) if params else query
-        username, password = auth or ("", "")
-        credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
-        if not self._places.acquire(timeout=max(0.0, self.left())):
+        target = f"{path}?{query}" if query else path
+        body = urlencode(data, doseq=True).encode("ascii") if data else b""
+        credentials = base64.b64encode(":".join(auth or ()).encode()).decode()
+        sent_headers = {**(headers or {}), "Authorization": f"Basic {credentials}"}
+        if not self._gateway.places.acquire(timeout=max(0.0, self.left())):
             raise http_exchange.NotSent("no_free_place")
         try:
             self.handed_over = True
-            self.answer = self._exchange.send(
-                method,
-                f"{path}?{query}" if query else path,
-                {**(headers or {}), "Authorization": f"Basic {credentials}"},
-                urlencode(data, doseq=True).encode("ascii") if data else b"",
-                deadline=self._deadline,
-                may_send=self._may_send,
+            self.answer = self._gateway.exchange.send(
+                method, target, sent_headers, body, deadline=self._deadline, may_send=self._may_send
             )
         finally:
-            self._places.release()
+            self._gateway.places.release()
         return Response(self.answer.status, self.answer.body.decode("utf-8"), self.answer.headers)
 
 
