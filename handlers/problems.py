@@ -152,7 +152,8 @@ def answer(error: Exception, state: MutableMapping[str, Any], *, authorization: 
         _log(problem, error)  # whoever raises a Problem has logged what there is to say
     if problem.code == "unauthenticated":
         # RFC 6750, section 3.1: a request without a token is not told of an error in it.
-        has_token = authorization is not None and authorization[:7].lower() == "bearer "
+        scheme, _, token = (authorization or "").partition(" ")
+        has_token = scheme.lower() == "bearer" and bool(token.strip())
         problem.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if has_token else "Bearer"
     state["problem"] = problem.code
     # A path that breaks a rule holds the value that breaks it: the route stands for it.
