@@ -210,13 +210,15 @@ def test_a_server_that_speaks_no_tls_was_sent_nothing_of_the_request() -> None:
 
 
 def test_a_connection_reset_before_the_first_byte_was_not_processed() -> None:
-    was_reset = threading.Event()
+    connected, was_reset = threading.Event(), threading.Event()
 
     def serve(peer: socket.socket) -> None:
+        connected.wait(5)
         reset(peer)
         was_reset.set()
 
     def wait_for_the_reset() -> bool:
+        connected.set()
         return was_reset.wait(5) and not time.sleep(0.05)
 
     with server(serve) as url:
