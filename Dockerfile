@@ -13,9 +13,9 @@ COPY delivery delivery
 COPY handlers handlers
 COPY persistence persistence
 COPY tenancy tenancy
-# pip is of no use to a running service, but of much use to whoever breaks into one.
+# Installers are of no use to a running service, but of much use to whoever breaks into one.
 RUN /opt/faro/bin/python -m pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
-    && /opt/faro/bin/python -m pip uninstall -y pip
+    && /opt/faro/bin/python -m pip uninstall -y setuptools pip
 
 FROM ${BASE_IMAGE}
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin faro

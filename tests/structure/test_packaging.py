@@ -119,6 +119,19 @@ def test_every_library_that_is_imported_is_declared(package: str) -> None:
     assert undeclared == set()
 
 
+def test_every_library_that_is_declared_is_imported() -> None:
+    providers = importlib.metadata.packages_distributions()
+    imported = {
+        canonicalize_name(provider)
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for top_level in imported_libraries(ast.parse(path.read_text(encoding="utf-8")))
+        for provider in providers.get(top_level, [])
+    }
+    declared = requirements(setup_cfg()["options"]["install_requires"])
+    assert [one.name for one in declared if canonicalize_name(one.name) not in imported] == []
+
+
 def imported_libraries(tree: ast.AST) -> set[str]:
     modules = {
         name
