@@ -4,6 +4,7 @@ The rule is the contract's; only its wording is decided here. Names that a clien
 cannot correct what is not named, but made harmless and short.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ import jsonschema_rs
 
 FieldError = tuple[str, str]  # (field, message)
 
+MAX_ERRORS = 50  # that are put into words; many more than fit an answer
 MAX_NAME = 64  # characters of a name that the client chose
 MAX_MESSAGE = 160
 
@@ -68,8 +70,8 @@ def types(names: Iterable[str]) -> str:
 def describe(errors: Iterable[jsonschema_rs.ValidationError]) -> list[FieldError]:
     """Every field and rule, each once; of a malformed id only that it must be one."""
     told: dict[str, list[str]] = {}
-    for error in errors:
-        for field, message in _describe(error):
+    for error in itertools.islice(errors, MAX_ERRORS):
+        for field, message in itertools.islice(_describe(error), MAX_ERRORS):
             messages = told.setdefault(field, [])
             if message not in messages:
                 messages.append(message[:MAX_MESSAGE])

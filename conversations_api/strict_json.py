@@ -4,6 +4,7 @@ Parsers differ on names that occur twice, on numbers that lose digits, on halves
 library's lets us see all of them, with their place; what passes here is the same value to Flask, PostgreSQL and Twilio.
 """
 
+import itertools
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from conversations_api import rule_words
 from conversations_api.rule_words import FieldError
 
 MAX_DEPTH = 32
+MAX_VALUES = 1000  # in one text: bounds what checking it can cost, far above what any operation takes
 MAX_DIGITS = 18  # of an integer: what every client and PostgreSQL's bigint can hold
 
 _TOO_DEEP = f"must not be nested more than {MAX_DEPTH} deep"
@@ -38,7 +40,7 @@ def parse(raw: bytes) -> Any:
         raise Malformed(("body", f"must be JSON; line {error.lineno}, column {error.colno} is not")) from None
     except RecursionError:
         raise Malformed(("body", _TOO_DEEP)) from None
-    errors = list(_unfit_places(value))
+    errors = list(itertools.islice(_unfit_places(value), rule_words.MAX_ERRORS))
     if errors:
         raise Malformed(*errors)
     return value
@@ -72,21 +74,28 @@ def _constant(_name: str) -> _Unfit:
 
 def _unfit_places(value: Any) -> Iterator[FieldError]:
     # Without recursion, so that the depth is bounded here and not by the interpreter.
-    rest: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    rest: list[tuple[tuple[str | int, ...], Any]] = [((), [value])]
+    values = 0
     while rest:
-        path, item = rest.pop()
-        message = _unfit(item)
-        if message:
-            yield rule_words.field_at(path), message
-        elif isinstance(item, dict | list) and len(path) >= MAX_DEPTH:
-            yield rule_words.field_at(path[:1]), _TOO_DEEP
-        elif isinstance(item, dict):
-            for name, child in item.items():
+        path, container = rest.pop()
+        values += len(container)
+        if values > MAX_VALUES:
+            yield "body", f"must have at most {MAX_VALUES} values"
+            return
+        if len(path) > MAX_DEPTH:
+            yield rule_words.field_at(path[1:2]), _TOO_DEEP
+            continue
+        if isinstance(container, dict):
+            for name in container:
                 if _unfit(name):
-                    yield rule_words.field_at((*path, name)), "is not a known field"
-                rest.append(((*path, name), child))
-        elif isinstance(item, list):
-            rest += [((*path, index), child) for index, child in enumerate(item)]
+                    yield rule_words.field_at((*path[1:], name)), "is not a known field"
+        for place, item in container.items() if isinstance(container, dict) else enumerate(container):
+            if isinstance(item, dict | list):
+                rest.append(((*path, place), item))
+            else:
+                message = _unfit(item)
+                if message:
+                    yield rule_words.field_at((*path[1:], place) if path else ()), message
 
 
 def _unfit(item: Any) -> str | None:

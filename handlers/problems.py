@@ -164,7 +164,7 @@ def answer(error: Exception, state: MutableMapping[str, Any], *, authorization: 
 
 
 def body(problem: Problem, instance: str, request_id: str) -> bytes:
-    """The JSON body, at most one kilobyte: as many of the errors as fit, and how many there were."""
+    """The JSON body, at most one kilobyte: as many of the errors as fit."""
     members = {
         "type": f"urn:faro:problem:{problem.code}",
         "title": problem.kind.title,
@@ -178,7 +178,7 @@ def body(problem: Problem, instance: str, request_id: str) -> bytes:
     rendered = _json(members, listed)
     while len(rendered) > MAX_BODY and listed:
         listed.pop()
-        members["detail"] = f"The request breaks {len(problem.errors)} rules; the first {len(listed)} are listed."
+        members["detail"] = f"The request breaks more rules than fit here; the first {len(listed)} are listed."
         rendered = _json(members, listed)
     return rendered
 

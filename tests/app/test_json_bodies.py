@@ -104,6 +104,13 @@ def test_what_cannot_be_kept_is_refused_by_name(app: ASGIApp, body: bytes, field
     assert (reply.status, reply.errors) == (400, {field: [message]})
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" + b"1," * 1000 + b"1]", json.dumps(dict.fromkeys(map(str, range(1001)), 1)).encode()]
+)
+def test_a_body_of_very_many_values_is_refused(app: ASGIApp, body: bytes) -> None:
+    assert post(app, body).errors == {"body": ["must have at most 1000 values"]}
+
+
 def test_a_surrogate_pair_is_one_character(app: ASGIApp) -> None:
     assert post(app, rb'{"content":"\ud83d\ude00"}').json == {"content": "😀"}
 
