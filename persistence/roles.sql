@@ -46,6 +46,17 @@ where not exists (select from pg_database where datname = :'database')
 revoke all on database :"database" from public;
 grant connect on database :"database" to faro_owner, faro_app, faro_worker;
 
+-- A statement, a wait for a lock and an idle transaction all end, whoever forgot them; times are shown in UTC. The service
+-- refuses to start in a role without these. A migration may take long: it limits its own waiting for locks.
+select format('alter role %I in database %I set %s', role, :'database', setting)
+from unnest(array['faro_app', 'faro_worker']) as role,
+    unnest(array['statement_timeout = ''5s''', 'lock_timeout = ''2s''', 'idle_in_transaction_session_timeout = ''10s'''])
+        as setting
+union all
+select format('alter role %I in database %I set timezone = ''UTC''', role, :'database')
+from unnest(array['faro_owner', 'faro_app', 'faro_worker']) as role
+\gexec
+
 \connect :"database"
 
 -- Whoever may create objects in the schema can shadow the functions that others call (CVE-2018-1058).

@@ -59,7 +59,7 @@ create table channels (
     account_sid           text not null check (account_sid ~ '^AC[0-9a-f]{32}$'),
     -- While the carrier refuses the whole sender, its queue is kept and nothing is tried.
     paused_until          timestamptz,
-    paused_by_error_code  integer,
+    paused_by_error_code  text,
     -- Everything that arrived at the carrier before this is known to be here.
     inbound_complete_until timestamptz,
     created_at            timestamptz not null default clock_timestamp(),
@@ -124,7 +124,7 @@ create table messages (
     status             text not null
                        check (status in ('received', 'queued', 'sending', 'sent', 'delivered', 'read',
                                          'failed', 'undelivered', 'unconfirmed', 'canceled')),
-    error_code         integer,
+    error_code         text,
     error_message      text,
     twilio_sid         text,
     duplicate_detected boolean not null default false,
@@ -155,7 +155,7 @@ create table attempts (
     finished_at timestamptz,
     outcome     text check (outcome in ('accepted', 'rejected', 'not_processed', 'unknown')),
     reason      text,
-    error_code  integer,
+    error_code  text,
     twilio_sid  text,
     primary key (agency_id, message_id, number),
     foreign key (agency_id, message_id) references messages
@@ -273,6 +273,9 @@ end $$;
 
 -- The named exception: the worker takes work of every agency from the outbox, and sees nothing else unbound.
 create policy worker on outbox to faro_worker using (true) with check (true);
+
+-- What a later migration creates is nobody's but the owner's until it says otherwise; functions would be everybody's.
+alter default privileges revoke execute on functions from public;
 
 grant select on agencies, agency_members, clients, locations, twilio_accounts, channels, contacts, conversations,
     messages, attempts, provider_events, idempotency_keys, outbox, number_routing, workers, alembic_version
