@@ -18,8 +18,10 @@ logger = logging.getLogger(__name__)
 UNDECIDED = ("queued", "calling", "unknown")
 FIRST_POLL_SECONDS = 120.0
 
+# The reason is ours and not the carrier's.
+INTERNAL = "internal"
 # The contact replied STOP to this sender (https://www.twilio.com/docs/api/errors/21610).
-OPTED_OUT = 21610
+OPTED_OUT = "21610"
 
 
 def accept(
@@ -30,7 +32,7 @@ def accept(
     attempt: int | None,
     twilio_sid: str,
     provider_status: str,
-    error_code: int | None = None,
+    error_code: str | None = None,
     error_message: str | None = None,
 ) -> None:
     """The carrier has the message under this SID, in this state: bind the one, move to the other."""
@@ -56,7 +58,7 @@ def accept(
         message_id=message_id,
         status=status,
         error_code=error_code,
-        error_message=error_message or ("The carrier reported an error." if error_code is not None else None),
+        error_message=error_message,
     )
     if attempt is not None:
         attempts.finish(connection, message_id=message_id, number=attempt, outcome="accepted", twilio_sid=twilio_sid)
@@ -66,17 +68,16 @@ def reject(
     connection: TenantConnection, *, message_id: UUID, conversation_id: UUID, attempt: int, rejection: Rejected
 ) -> None:
     """The carrier refused this message for good: it has failed, with the carrier's code."""
+    error_code = str(rejection.error_code)
     fail(
         connection,
         message_id=message_id,
         conversation_id=conversation_id,
-        error_code=rejection.error_code,
+        error_code=error_code,
         error_message=rejection.error_message,
     )
-    attempts.finish(
-        connection, message_id=message_id, number=attempt, outcome="rejected", error_code=rejection.error_code
-    )
-    if rejection.error_code == OPTED_OUT:
+    attempts.finish(connection, message_id=message_id, number=attempt, outcome="rejected", error_code=error_code)
+    if error_code == OPTED_OUT:
         conversations.set_opted_out(connection, conversation_id=conversation_id, opted_out=True)
 
 
@@ -85,7 +86,7 @@ def fail(
     *,
     message_id: UUID,
     conversation_id: UUID,
-    error_code: int | None,
+    error_code: str,
     error_message: str,
 ) -> None:
     """The message will not be sent."""
@@ -113,7 +114,7 @@ def retry_later(
     attempt: int,
     reason: str,
     delay_seconds: float,
-    error_code: int | None = None,
+    error_code: str | None = None,
 ) -> None:
     """The carrier certainly did not process the attempt: it may be made again, not before the delay."""
     outbox.set_state(

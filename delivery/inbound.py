@@ -1,4 +1,4 @@
-"""What a contact wrote, stored once, whether Twilio's webhook brings it or the reconciler that lists what was missed."""
+"""What a contact wrote, stored once, whether Twilio's webhook brings it or the reconciler that lists the missed."""
 
 import re
 from collections.abc import Sequence

@@ -7,6 +7,7 @@ and recipient is undecided at a time, so a message in the list that is bound to 
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -53,11 +54,14 @@ class Reconciler:
         gateway: TwilioGateway,
         credentials: TwilioCredentials,
         patience: Patience,
+        holds: Callable[[UUID], bool] = lambda message_id: False,
     ) -> None:
+        """`holds` says whether this process is making an attempt for a message at the moment."""
         self._database = database
         self._gateway = gateway
         self._credentials = credentials
         self._patience = patience
+        self._holds = holds
 
     def run_once(self, session: Session) -> int:
         """Look at up to BATCH messages that are due; how many there were."""
@@ -76,18 +80,21 @@ class Reconciler:
         return len(due)
 
     def _look_at(self, due: Due, session: Session) -> None:
-        if due.state == "calling" and session.is_dead(due.worker_key):
-            self._doubt(due)
+        if due.state == "calling":
+            # Ours, but in nobody's hands: recording its outcome failed.
+            dropped = due.worker_key == session.worker_key and not self._holds(due.message_id)
+            if dropped or session.is_dead(due.worker_key):
+                self._doubt(due)
         elif due.state == "unknown":
             self._investigate(due)
         elif due.state == "accepted":
             self._follow(due)
 
     def _doubt(self, due: Due) -> None:
-        """The worker died between recording the attempt and recording its outcome."""
+        """The worker ended between recording the attempt and recording its outcome."""
         with tenant_transaction(self._database, due.agency_id) as connection:
             evidence.doubt(
-                connection, message_id=due.message_id, attempt=due.attempt, reason="worker_died", delay_seconds=0.0
+                connection, message_id=due.message_id, attempt=due.attempt, reason="worker_ended", delay_seconds=0.0
             )
 
     def _investigate(self, due: Due) -> None:
@@ -155,7 +162,7 @@ class Reconciler:
             attempt=due.attempt,
             twilio_sid=listed.sid,
             provider_status=listed.status,
-            error_code=listed.error_code,
+            error_code=None if listed.error_code is None else str(listed.error_code),
             error_message=listed.error_message,
         )
 

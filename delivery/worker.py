@@ -6,7 +6,6 @@ makes no further call. That is what lets another worker conclude that an attempt
 """
 
 import logging
-
 import secrets
 import select
 import socket
@@ -18,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
+from uuid import UUID
 
 import psycopg2
 
@@ -31,8 +31,9 @@ from delivery.twilio_gateway import (
     TwilioAccount,
     TwilioGateway,
 )
-from persistence import agencies, attempts, channels, outbox, workers
+from persistence import attempts, channels, outbox, workers
 from persistence.attempts import Job
+from persistence.connection import TenantConnection
 from tenancy import transaction
 from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown, tenant_transaction, unbound_transaction
 from tenancy.twilio_credentials import CredentialsUnreadable, TwilioCredentials
@@ -60,10 +61,14 @@ class Sending:
 
 
 class Session:
-    """The worker's own database session: its lock, which proves that it lives, and its ear for NOTIFY."""
+    """The worker's own database session: its lock, which proves that it lives, and its ear for NOTIFY.
+
+    Threads take turns: one that polls for notifications would swallow the reply that another waits for.
+    """
 
     def __init__(self, connection: "psycopg2.extensions.connection") -> None:
         self._connection = connection
+        self._turn = threading.Lock()
         self.worker_key = secrets.randbits(63)
         with connection.cursor() as cursor:
             cursor.execute("select pg_try_advisory_lock(%s)", (self.worker_key,))
@@ -72,7 +77,7 @@ class Session:
     def is_alive(self) -> bool:
         """Whether the session, and with it the lock, still stands: asked of the server, not remembered."""
         try:
-            with self._connection.cursor() as cursor:
+            with self._turn, self._connection.cursor() as cursor:
                 cursor.execute("select 1")
         except psycopg2.Error:
             return False
@@ -82,7 +87,7 @@ class Session:
         """Whether no session holds that worker's lock any more. Raises psycopg2.Error when it cannot be asked."""
         if worker_key == self.worker_key:
             return False
-        with self._connection.cursor() as cursor:
+        with self._turn, self._connection.cursor() as cursor:
             cursor.execute("select pg_try_advisory_lock(%s)", (worker_key,))
             row = cursor.fetchone()
             if row is None or not row[0]:
@@ -97,8 +102,9 @@ class Session:
             with suppress(BlockingIOError):
                 wake.recv(4096)
         if self._connection in ready:
-            self._connection.poll()
-            self._connection.notifies.clear()
+            with self._turn:
+                self._connection.poll()
+        self._connection.notifies.clear()
 
 
 class Worker:
@@ -119,8 +125,8 @@ class Worker:
         self._credentials = credentials
         self._sending = sending
         self._stopping = threading.Event()
-        self._in_flight = 0
-        self._counting = threading.Lock()
+        # The messages whose attempts this process is making; each is added and removed once, so no lock is needed.
+        self._holding: set[UUID] = set()
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
@@ -129,6 +135,10 @@ class Worker:
         """Take no more work; `run` returns when the calls under way have ended. Safe in a signal handler."""
         self._stopping.set()
         self._rouse()
+
+    def holds(self, message_id: UUID) -> bool:
+        """Whether this process is making an attempt for the message at the moment."""
+        return message_id in self._holding
 
     def run(self, on_session: Callable[[Session], None] = lambda session: None) -> None:
         """Work until stopped; a lost database is waited for. `on_session` is told of each new session."""
@@ -142,7 +152,7 @@ class Worker:
                 except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
                     logger.warning("worker_lost_database", extra={"error": type(error).__name__})
                 # A new session is a new owner: every call of the old one ends first.
-                while self._in_flight and not self._stopping.is_set():
+                while self._holding and not self._stopping.is_set():
                     self._stopping.wait(0.1)
                 self._stopping.wait(POLL_SECONDS)
 
@@ -154,70 +164,73 @@ class Worker:
                 beat_at = time.monotonic() + HEARTBEAT_SECONDS
                 with unbound_transaction(self._database) as connection:
                     workers.beat(connection, worker_key=session.worker_key)
-            free = self._sending.concurrency - self._in_flight
+            free = self._sending.concurrency - len(self._holding)
             jobs = self._claim(session, free) if free else []
-            for job in jobs:
-                with self._counting:
-                    self._in_flight += 1
-                pool.submit(self._handle, session, job)
+            for job, account in jobs:
+                pool.submit(self._handle, session, job, account)
             if not jobs:
                 session.wait(self._wake, POLL_SECONDS)
         with unbound_transaction(self._database) as connection:
             workers.delete(connection, worker_key=session.worker_key)
 
-    def _claim(self, session: Session, limit: int) -> list[Job]:
+    def _claim(self, session: Session, limit: int) -> list[tuple[Job, TwilioAccount | None]]:
         """Take work and record the attempts, in one transaction: it is ours and attempted, or neither."""
-        jobs: list[Job] = []
+        jobs: list[tuple[Job, TwilioAccount | None]] = []
         with unbound_transaction(self._database) as connection:
             claims = outbox.claim(connection, worker_key=session.worker_key, limit=limit, per_agency=PER_AGENCY)
-            by_agency = attrgetter("agency_id")
-            for agency_id, group in groupby(sorted(claims, key=by_agency), key=by_agency):
-                tenant = transaction.bind(connection, agency_id)
-                message_ids = [claim.message_id for claim in group]
-                attempts.start(tenant, message_ids=message_ids)
-                jobs += attempts.list_jobs(tenant, message_ids=message_ids)
+            self._holding.update(claim.message_id for claim in claims)
+            try:
+                by_agency = attrgetter("agency_id")
+                for agency_id, group in groupby(sorted(claims, key=by_agency), key=by_agency):
+                    tenant = transaction.bind(connection, agency_id)
+                    message_ids = [claim.message_id for claim in group]
+                    attempts.start(tenant, message_ids=message_ids)
+                    for job in attempts.list_jobs(tenant, message_ids=message_ids):
+                        jobs.append((job, self._account(tenant, job)))
+            except BaseException:
+                self._holding.difference_update(claim.message_id for claim in claims)
+                raise
         return jobs
 
-    def _handle(self, session: Session, job: Job) -> None:
+    def _account(self, tenant: TenantConnection, job: Job) -> TwilioAccount | None:
         try:
-            account = self._prepare(job)
-            if account is not None:
-                outcome = self._gateway.create_message(account, self._message(job), may_send=session.is_alive)
-                self._persist(lambda: self._record(job, outcome))
-        except Exception as error:  # the attempt stays open; when this process has gone it is reconciled
-            logger.error("send_broke_off", extra={**_names(job), "error": type(error).__name__})
+            tokens = self._credentials.find_tokens(tenant, account_sid=job.account_sid)
+        except CredentialsUnreadable:
+            tokens = None
+        return None if tokens is None else TwilioAccount(job.account_sid, *tokens)
+
+    def _handle(self, session: Session, job: Job, account: TwilioAccount | None) -> None:
+        """Make the attempt, or not, and write down what came of it."""
+        try:
+            if account is None or not job.agency_is_active or job.opted_out or (job.paused_seconds or 0.0) > 0.0:
+                self._persist(lambda: self._withhold(job, account))
+                return
+            outcome = self._gateway.create_message(account, self._message(job), may_send=session.is_alive)
+            self._persist(lambda: self._record(job, outcome))
+        except Exception as error:  # the attempt stays open, and is looked into as one that nobody holds
+            logger.error("send_broke_off", exc_info=True, extra={**_names(job), "error": type(error).__name__})
         finally:
-            with self._counting:
-                self._in_flight -= 1
+            self._holding.discard(job.message_id)
             self._rouse()
 
-    def _prepare(self, job: Job) -> TwilioAccount | None:
-        """The account to send from, or None when the message is not to be sent now, which is then recorded."""
+    def _withhold(self, job: Job, account: TwilioAccount | None) -> None:
+        """What became of the agency, the contact or the sender since the message was queued forbids the call."""
         ids = {"message_id": job.message_id, "conversation_id": job.conversation_id}
         with tenant_transaction(self._database, job.agency_id) as connection:
-            if agencies.find_status(connection) != "active":
+            if not job.agency_is_active:
                 evidence.cancel(connection, **ids)
-                return None
-            if job.opted_out:
+            elif job.opted_out:
                 evidence.fail(connection, **ids, error_code=evidence.OPTED_OUT, error_message="The contact opted out.")
-                return None
-            try:
-                tokens = self._credentials.find_tokens(connection, account_sid=job.account_sid)
-            except CredentialsUnreadable:
-                tokens = None
-            if tokens is not None and (job.paused_seconds or 0.0) <= 0.0:
-                return TwilioAccount(job.account_sid, *tokens)
-            seconds = job.paused_seconds if tokens is not None else CREDENTIALS_PAUSE_SECONDS
-            if tokens is None:
-                logger.error("twilio_credentials_missing", extra=_names(job))
-            evidence.retry_later(
-                connection,
-                message_id=job.message_id,
-                attempt=job.attempt,
-                reason="sender_paused" if tokens is not None else "credentials_missing",
-                delay_seconds=max(seconds or 0.0, 0.0),
-            )
-            return None
+            else:
+                if account is None:
+                    logger.error("twilio_credentials_missing", extra=_names(job))
+                evidence.retry_later(
+                    connection,
+                    message_id=job.message_id,
+                    attempt=job.attempt,
+                    reason="credentials_missing" if account is None else "sender_paused",
+                    delay_seconds=CREDENTIALS_PAUSE_SECONDS if account is None else job.paused_seconds or 0.0,
+                )
 
     def _message(self, job: Job) -> OutboundMessage:
         callback = f"/api/v1/webhooks/twilio/status/{job.agency_id}/{job.message_id}/{job.attempt}"
@@ -248,16 +261,19 @@ class Worker:
                         attempt=job.attempt,
                         reason="sender_refused",
                         delay_seconds=seconds,
-                        error_code=code,
+                        error_code=str(code),
                     )
                     outbox.hold_channel(connection, channel_id=job.channel_id, seconds=seconds)
-                    channels.pause(connection, channel_id=job.channel_id, seconds=seconds, error_code=code)
+                    channels.pause(connection, channel_id=job.channel_id, seconds=seconds, error_code=str(code))
                     logger.error("sender_paused", extra={**_names(job), "error_code": code})
                 case Rejected():
                     evidence.reject(connection, **ids, attempt=job.attempt, rejection=outcome)
                 case NotProcessed(reason=reason) if job.attempt >= retry_policy.MOST_ATTEMPTS:
                     evidence.fail(
-                        connection, **ids, error_code=None, error_message="The carrier could not be reached in time."
+                        connection,
+                        **ids,
+                        error_code=evidence.INTERNAL,
+                        error_message="The carrier could not be reached in time.",
                     )
                     logger.error("send_gave_up", extra={**_names(job), "reason": reason})
                 case NotProcessed(retry_after_seconds=after, reason=reason):

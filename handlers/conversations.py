@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+import connexion
 import flask
 
 from handlers import responses
@@ -13,13 +14,14 @@ from persistence.errors import InvalidFields
 
 def list_conversations(
     limit: int,
-    offset: int | None = None,
+    offset: int,
     cursor: str | None = None,
     location_id: str | None = None,
     status: str | None = None,
     **_: Any,
 ) -> flask.Response:
-    if cursor is not None and offset is not None:
+    # Connexion has filled in the default of `offset`; what was asked for stands in the query only.
+    if cursor is not None and "offset" in connexion.request.query_params:
         raise InvalidFields(("offset", "cannot be combined with cursor"))
     before = None if cursor is None else paging.decode_cursor(cursor)
     with open_inbox() as inbox:
@@ -28,7 +30,7 @@ def list_conversations(
             location_id=None if location_id is None else UUID(location_id),
             status=status,
             limit=limit,
-            offset=offset or 0,
+            offset=offset,
             before=before,
         )
     return responses.ok(
@@ -36,7 +38,7 @@ def list_conversations(
             "conversations": page.conversations,
             "total": page.total,
             "limit": limit,
-            "offset": offset or 0,
+            "offset": offset,
             "next_cursor": page.next_cursor,
         }
     )

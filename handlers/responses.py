@@ -33,7 +33,9 @@ def dumps(body: Any) -> bytes:
 
 
 def _json(status: int, body: Any, headers: Mapping[str, str] | None) -> flask.Response:
-    return flask.Response(dumps(body), status=status, headers=headers, content_type="application/json")
+    """`body` may be JSON already: an answer that is repeated goes out as it was."""
+    text = body if isinstance(body, bytes) else dumps(body)
+    return flask.Response(text, status=status, headers=headers, content_type="application/json")
 
 
 def _default(value: object) -> float:

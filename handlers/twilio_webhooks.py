@@ -109,7 +109,7 @@ def _apply_status(
             attempt=attempt,
             twilio_sid=twilio_sid,
             provider_status=provider_status,
-            error_code=int(error_code) if error_code.isascii() and error_code.isdigit() and error_code != "0" else None,
+            error_code=error_code if error_code not in ("", "0") else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,13 +31,16 @@ LIST_JOBS = text("""
         channels.id as channel_id, channels.kind, channels.address as sender, channels.account_sid,
         extract(epoch from channels.paused_until - clock_timestamp())::float8 as paused_seconds,
         contacts.phone as recipient, conversations.opted_out_at is not null as opted_out,
+        agencies.status = 'active' as agency_is_active,
         outbox.attempt, outbox.attempted_at, outbox.negative_listings, messages.twilio_sid
     from messages
     join outbox on outbox.agency_id = messages.agency_id and outbox.message_id = messages.id
     join conversations on conversations.agency_id = messages.agency_id and conversations.id = messages.conversation_id
     join channels on channels.agency_id = conversations.agency_id and channels.id = conversations.channel_id
     join contacts on contacts.agency_id = conversations.agency_id and contacts.id = conversations.contact_id
+    join agencies on agencies.agency_id = messages.agency_id
     where messages.agency_id = :agency_id
+    and agencies.agency_id = :agency_id
     and outbox.agency_id = :agency_id
     and conversations.agency_id = :agency_id
     and channels.agency_id = :agency_id
@@ -80,8 +84,9 @@ class Job:
     paused_seconds: float | None
     recipient: str
     opted_out: bool
+    agency_is_active: bool
     attempt: int
-    attempted_at: Any
+    attempted_at: datetime
     negative_listings: int
     twilio_sid: str | None
 
@@ -105,7 +110,7 @@ def finish(
     number: int,
     outcome: str,
     reason: str | None = None,
-    error_code: int | None = None,
+    error_code: str | None = None,
     twilio_sid: str | None = None,
 ) -> None:
     """Record what was observed; what is known already is not overwritten."""

@@ -42,7 +42,7 @@ def get(connection: TenantConnection, *, channel_id: UUID) -> Channel:
     return Channel(**connection.execute(GET, channel_id=channel_id).one()._mapping)
 
 
-def pause(connection: TenantConnection, *, channel_id: UUID, seconds: float, error_code: int) -> datetime:
+def pause(connection: TenantConnection, *, channel_id: UUID, seconds: float, error_code: str) -> datetime:
     """Hold the sender's queue: the carrier refused the sender as a whole, not one message. Returns until when."""
     until: datetime = connection.execute(
         PAUSE, channel_id=channel_id, seconds=seconds, error_code=error_code

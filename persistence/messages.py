@@ -68,8 +68,7 @@ ADVANCE_STATUS = text("""
     update messages
     set status = :status,
         error_code = coalesce(error_code, :error_code),
-        error_message = case when error_code is null
-            then coalesce(error_message, :error_message) else error_message end,
+        error_message = case when error_code is null then :error_message else error_message end,
         delivered_at = case when :status in ('delivered', 'read')
             then coalesce(delivered_at, clock_timestamp()) else delivered_at end,
         read_at = case when :status = 'read' then coalesce(read_at, clock_timestamp()) else read_at end
@@ -202,7 +201,7 @@ def advance_status(
     *,
     message_id: UUID,
     status: str,
-    error_code: int | None = None,
+    error_code: str | None = None,
     error_message: str | None = None,
 ) -> bool:
     """Move the status forward if `message_status.TRANSITIONS` allows it; True when it moved."""
@@ -231,8 +230,7 @@ def preview(content: str) -> str:
 def _record(row: Row[Any]) -> dict[str, Any]:
     record = dict(row._mapping)
     error_code, error_message = record.pop("error_code"), record.pop("error_message")
-    failed = error_code is not None or error_message is not None
-    record["error"] = {"code": error_code, "message": error_message or ""} if failed else None
+    record["error"] = None if error_code is None else {"code": error_code, "message": error_message}
     first_media = record["media"][0] if record["media"] else {"url": None, "content_type": None}
     record["media_url"], record["media_type"] = first_media["url"], first_media["content_type"]
     return record

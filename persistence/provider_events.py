@@ -20,8 +20,7 @@ INSERT = text("""
 """)
 
 LIST = text("""
-    select status, provider_status, twilio_sid, attempt, received_at,
-        case when error_code ~ '^[0-9]{1,9}$' then error_code::integer end as error_code
+    select status, provider_status, nullif(error_code, '') as error_code, twilio_sid, attempt, received_at
     from provider_events
     where agency_id = :agency_id
     and message_id = :message_id

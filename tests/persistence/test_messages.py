@@ -143,12 +143,12 @@ def test_another_agencys_message_is_never_moved(database: Database, agency: Agen
 def test_the_first_error_stays(database: Database, agency: Agency) -> None:
     _, ids = _thread(database, agency, 2)
     with tenant_transaction(database, agency.id) as connection:
-        messages.advance_status(connection, message_id=ids[1], status="sent", error_code=30008, error_message="first")
+        messages.advance_status(connection, message_id=ids[1], status="sent", error_code="30008", error_message="first")
         messages.advance_status(
-            connection, message_id=ids[1], status="undelivered", error_code=30003, error_message="second"
+            connection, message_id=ids[1], status="undelivered", error_code="30003", error_message="second"
         )
         message = messages.get(connection, message_id=ids[1])
-    assert (message["status"], message["error"]) == ("undelivered", {"code": 30008, "message": "first"})
+    assert (message["status"], message["error"]) == ("undelivered", {"code": "30008", "message": "first"})
 
 
 def test_read_without_delivered_counts_as_delivered(database: Database, agency: Agency) -> None:
