@@ -287,6 +287,8 @@ grant update (status, last_message_at, last_message_preview, last_message_direct
 grant update (status, error_code, error_message, twilio_sid, duplicate_detected, delivered_at, read_at)
     on messages to faro_app;
 grant update (state, available_at, attempt, worker_key, negative_listings) on outbox to faro_app;
+-- A callback proves what became of the attempt that it is about.
+grant update (finished_at, outcome, reason, error_code, twilio_sid) on attempts to faro_app;
 -- To lock what has expired takes the right to update something of it.
 grant update (created_at) on idempotency_keys to faro_app;
 grant delete on idempotency_keys, outbox to faro_app;
