@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
 import psycopg2
@@ -97,7 +98,8 @@ class Session:
 
     def wait(self, wake: socket.socket, seconds: float) -> None:
         """Return when work was announced, when `wake` has been written to, or after the time."""
-        ready, _, _ = select.select([self._connection, wake], [], [], seconds)
+        sources: list[Any] = [self._connection, wake]
+        ready, _, _ = select.select(sources, [], [], seconds)
         if wake in ready:
             with suppress(BlockingIOError):
                 wake.recv(4096)
@@ -248,7 +250,7 @@ class Worker:
         )
 
     def _record(self, job: Job, outcome: Outcome) -> None:
-        ids = {"message_id": job.message_id, "conversation_id": job.conversation_id}
+        ids: dict[str, Any] = {"message_id": job.message_id, "conversation_id": job.conversation_id}
         with tenant_transaction(self._database, job.agency_id) as connection:
             match outcome:
                 case Accepted(twilio_sid=sid, provider_status=status):

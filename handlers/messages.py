@@ -104,7 +104,7 @@ def _queue(inbox: Inbox, conversation_id: UUID, body: dict[str, Any]) -> dict[st
 
 
 def _require_combination(body: dict[str, Any]) -> None:
-    errors = []
+    errors: list[tuple[str, str]] = []
     if "template" in body:
         errors = [(field, "cannot be combined with template") for field in ("content", "media_url") if field in body]
     elif "content" not in body and "media_url" not in body:
