@@ -36,8 +36,8 @@ audit: $(VENV)/.tox-installed  ## known vulnerabilities in the pinned versions (
 	@exec $(BIN)/tox run -e audit
 
 .PHONY: image-debootstrap
-image-debootstrap:  ## build the image and run it where there is no container engine (Debian, root, buildah, debootstrap)
-	@exec deploy/image-debootstrap.sh
+image-debootstrap: $(VENV)/.demo-installed  ## build the image and run it where there is no container engine (Debian, root, buildah, debootstrap)
+	@PYTHON=$(BIN)/python exec deploy/image-debootstrap.sh
 
 # The server's files may lie outside .data (root's server runs as another user), so the launcher removes them itself; it
 # refuses while the demo is running.
