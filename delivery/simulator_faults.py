@@ -79,6 +79,8 @@ class Faults:
     @classmethod
     def from_json(cls, settings: Mapping[str, Any]) -> "Faults":
         """Raises ValueError or TypeError, naming what is not understood. A fault may be given as its bare name."""
+        if not isinstance(settings, Mapping):
+            raise TypeError("faults are set with a JSON object")
         unknown = set(settings) - {one.name for one in fields(cls)} - {"struck"}
         if unknown:
             raise ValueError(f"unknown settings {sorted(unknown)}")
