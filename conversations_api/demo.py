@@ -1,0 +1,190 @@
+"""The `demo` command: everything on one machine, from an embedded PostgreSQL to contacts who answer.
+
+This process only supervises: it starts the same `serve` and `worker` as an installation does, and the simulator, waits,
+and stops them again, the database last. A signal leaves a note that is looked at between the steps.
+"""
+
+import random
+import signal
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from conversations_api import addresses, demo_agencies, demo_messages, demo_past, demo_words, migrating, settings
+from conversations_api.demo_folder import DemoError, DemoFolder, Installation
+from conversations_api.demo_messages import Life
+from conversations_api.demo_programs import Programs, Urls
+from conversations_api.embedded_postgres import DataFolderInUse, EmbeddedPostgres, EmbeddedPostgresError
+from tenancy.transaction import Database, DatabaseUnavailable
+from tenancy.twilio_credentials import TwilioCredentials
+
+__all__ = ["DemoError", "run"]
+
+SETTLE_SECONDS = 60.0
+WRITING_AGAIN = 4
+
+
+class _Stop(Exception):
+    """Somebody asked to stop before everything was up."""
+
+
+def run(data_folder: Path) -> None:
+    """Until SIGINT, SIGTERM or SIGHUP. Raises DemoError and SettingsError."""
+    Demo(DemoFolder(data_folder)).run()
+
+
+class Demo:
+    """One run of the demo."""
+
+    def __init__(self, folder: DemoFolder) -> None:
+        self._folder = folder
+        self._asked_to_stop = False
+        configuration = settings.read("demo")
+        environment = settings.inherited_environment()
+        # It holds keys that everybody who may read its folder knows: for this machine, unless asked otherwise.
+        self._host = configuration.host if environment.get("HOST") else "127.0.0.1"
+        self._port = configuration.port
+        self._given_urls = [
+            environment.get(name, "") for name in ("DATABASE_URL", "WORKER_DATABASE_URL", "MIGRATION_DATABASE_URL")
+        ]
+        if any(self._given_urls) and not all(self._given_urls):
+            raise DemoError(
+                "DATABASE_URL, WORKER_DATABASE_URL and MIGRATION_DATABASE_URL replace the embedded PostgreSQL together"
+            )
+
+    def run(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._ask_to_stop)
+        try:
+            with ExitStack() as stack:
+                self._start(stack)
+                while True:
+                    self._check()
+                    self._programs.require_running()
+                    time.sleep(0.2)
+        except _Stop:
+            _say("Stopped.")
+        except (DemoError, EmbeddedPostgresError, DatabaseUnavailable, demo_messages.LoadFailed) as error:
+            # A terminal's Ctrl-C also reaches what is started with psql.
+            if not self._asked_to_stop:
+                raise DemoError(str(error) or "the database does not answer") from error
+
+    def _start(self, stack: ExitStack) -> None:
+        try:
+            addresses.check(self._host, self._port)
+        except addresses.AddressInUse as error:
+            raise DemoError(f"{error}, for example: PORT={self._port + 1} make demo") from None
+        installation = self._folder.take_up()
+        urls = self._database(stack)
+        self._folder.withdraw()
+        migrating.migrate(urls.owner)
+        owner = Database(urls.owner, pool_size=1)
+        stack.callback(owner.close)
+        self._install(owner, installation)
+        self._programs = Programs(self._folder, installation, urls, host=self._host, port=self._port)
+        stack.callback(self._stop)
+        _say("Starting the API, a worker and a simulated Twilio ...")
+        self._programs.start(check=self._check)
+        life = Life(
+            simulator_url=self._programs.simulator_url,
+            api_url=self._programs.api_url,
+            token_of=lambda agency: installation.token(agency, "staff"),
+        )
+        stack.callback(life.close)
+        self._fill(owner, installation, life)
+        self._announce(installation, urls)
+
+    def _database(self, stack: ExitStack) -> Urls:
+        if all(self._given_urls):
+            return Urls(*self._given_urls)
+        _say("Starting PostgreSQL ...")
+        try:
+            server = stack.enter_context(EmbeddedPostgres(self._folder.path))
+        except DataFolderInUse as error:
+            raise DemoError(f"the demo is already running: {error}") from None
+        return Urls(app=server.app_url, worker=server.worker_url, owner=server.owner_url)
+
+    def _install(self, owner: Database, installation: Installation) -> None:
+        if demo_agencies.others_are_at_home(owner, installation.agencies):
+            raise DemoError("the database that DATABASE_URL names holds other agencies: the demo needs an empty one")
+        credentials = TwilioCredentials(installation.secrets_key)
+        for agency in installation.agencies:
+            demo_agencies.install(owner, agency, credentials)
+
+    def _fill(self, owner: Database, installation: Installation, life: Life) -> None:
+        empty = [agency for agency in installation.agencies if not demo_past.has_been_invented(owner, agency)]
+        scripts = demo_messages.scripts(installation.agencies)
+        if empty:
+            self._programs.start_simulator(contacts_answer=False, check=self._check)
+            life.play([script for script in scripts if script.agency in empty], _show_progress, self._check)
+            self._settle(owner, installation)
+            for agency in empty:
+                demo_past.invent(owner, agency)
+            self._programs.stop_simulator()
+        # One line each, as the simulator reads them.
+        lines = [message for message in demo_messages.usable_texts() if message.isprintable() and message.strip()]
+        self._folder.answers.write_text("\n".join(lines), encoding="utf-8")
+        self._programs.start_simulator(contacts_answer=True, check=self._check)
+        for agency in installation.agencies:
+            if demo_past.has_gone_quiet(owner, agency):
+                theirs = [script for script in scripts if script.agency == agency and "STOP" not in script.closing]
+                for script in random.sample(theirs, WRITING_AGAIN):
+                    life.write(script.channel, script.phone, script.name, random.choice(lines), message_sid=None)  # noqa: S311
+
+    def _settle(self, owner: Database, installation: Installation) -> None:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            self._check()
+            self._programs.require_running()
+            if not any(demo_past.count_unsettled(owner, agency) for agency in installation.agencies):
+                break
+            time.sleep(0.2)
+        time.sleep(1.0)  # what was delivered may be read a moment later
+
+    def _announce(self, installation: Installation, urls: Urls) -> None:
+        content = demo_words.for_scripts(installation, self._programs, urls.app)
+        conversation_id = _sendable_conversation(content)
+        self._folder.publish(content)
+        _say(demo_words.for_people(self._folder, content, conversation_id))
+
+    def _stop(self) -> None:
+        self._folder.withdraw()
+        if self._asked_to_stop:
+            _say("\nStopping ...")
+        self._programs.stop()
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._asked_to_stop = True
+
+    def _check(self) -> None:
+        if self._asked_to_stop:
+            raise _Stop
+
+
+def _sendable_conversation(content: dict[str, Any]) -> str:
+    """A conversation of the first agency that takes a message now and does not stop doing so in the night: an SMS."""
+    headers = {"Authorization": f"Bearer {content['agencies'][0]['tokens']['staff']}"}
+    answer = httpx.get(f"{content['api_url']}/conversations?limit=100", headers=headers, timeout=30.0, trust_env=False)
+    answer.raise_for_status()
+    found = [one for one in answer.json()["conversations"] if one["messaging"]["can_send_freeform"]]
+    found.sort(key=lambda one: one["channel"] != "sms")  # stable: the newest first
+    return str(found[0]["id"])
+
+
+def _show_progress(done: int, total: int) -> None:
+    percent, before = 100 * done // total, 100 * (done - 1) // total
+    if sys.stdout.isatty():
+        if percent != before:
+            bar = "#" * (percent * 40 // 100)
+            _say(f"\rContacts write, staff answer  [{bar:<40}] {percent:3d} %", end="\n" if done == total else "")
+    elif percent // 10 != before // 10:
+        _say(f"Contacts write, staff answer: {percent} % of {total} messages")
+
+
+def _say(text: str, end: str = "\n") -> None:
+    with suppress(OSError):  # a terminal that has gone
+        print(text, end=end, flush=True)

@@ -1,0 +1,126 @@
+"""The `worker` command: one process that sends what is queued, and finds out what became of what was sent.
+
+A signal only leaves a note for the main thread, which does nothing but wait for one: what stopping takes may need a
+lock that the interrupted code holds.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+
+import psycopg2
+
+from conversations_api import logging as service_logging
+from conversations_api import wiring
+from conversations_api.settings import Settings
+from delivery.reconciler import BATCH, Patience, Reconciler
+from delivery.twilio_gateway import TwilioGateway
+from delivery.worker import Sending, Session, Worker
+from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown
+
+logger = logging.getLogger(__name__)
+
+GRACEFUL_SECONDS = 15.0
+# Calls last far longer than the transactions around them, so that many of them share few connections.
+MOST_CONNECTIONS = 20
+LONGEST_SECONDS_BETWEEN_LOOKS = 5.0
+
+
+class WorkerProcess:
+    """Sending and reconciling, each on a thread of its own, with one database session as proof of life for both."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._interval = min(settings.reconcile_interval_seconds, LONGEST_SECONDS_BETWEEN_LOOKS)
+        self._stopping = threading.Event()
+        self._session: Session | None = None
+        database = Database(
+            settings.worker_database_url, pool_size=min(settings.send_concurrency + 2, MOST_CONNECTIONS)
+        )
+        gateway = TwilioGateway(
+            base_url=settings.twilio_base_url,
+            connect_timeout_seconds=settings.send_connect_timeout_seconds,
+            total_deadline_seconds=settings.send_deadline_seconds,
+            max_concurrency=settings.send_concurrency + 1,
+        )
+        credentials = wiring.make_twilio_credentials(settings)
+        self._worker = Worker(
+            database=database,
+            session_url=settings.worker_database_url,
+            gateway=gateway,
+            credentials=credentials,
+            sending=Sending(
+                public_base_url=settings.public_base_url,
+                concurrency=settings.send_concurrency,
+                validity_seconds=settings.twilio_validity_seconds,
+                first_look_seconds=self._interval,
+            ),
+        )
+        self._reconciler = Reconciler(
+            database=database,
+            gateway=gateway,
+            credentials=credentials,
+            holds=self._worker.holds,
+            patience=Patience(
+                grace_seconds=settings.reconcile_grace_seconds,
+                hold_seconds=settings.reconcile_hold_seconds,
+                interval_seconds=settings.reconcile_interval_seconds,
+            ),
+        )
+        self._sending = threading.Thread(target=self._worker.run, args=(self._use,), name="worker", daemon=True)
+        self._reconciling = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        self._sending.start()
+        self._reconciling.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self._sending.is_alive()
+
+    def stop(self, *, seconds: float) -> bool:
+        """Take no more work and end what is under way; False when the time was not enough for it."""
+        deadline = time.monotonic() + seconds
+        self._stopping.set()
+        self._worker.stop()
+        for thread in (self._sending, self._reconciling):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not self._sending.is_alive()
+
+    def _use(self, session: Session) -> None:
+        self._session = session
+
+    def _reconcile(self) -> None:
+        while not self._stopping.is_set():
+            looked_at = 0
+            try:
+                if self._session is not None:
+                    looked_at = self._reconciler.run_once(self._session)
+            except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
+                logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
+            except Exception as error:  # one message that cannot be looked at must not end all looking
+                logger.error("reconciling_broke_off", exc_info=error)
+            if looked_at < BATCH:
+                self._stopping.wait(self._interval)
+
+
+def work(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT. Raises UnsafeDatabase and DatabaseUnavailable before it starts."""
+    service_logging.configure(settings.log_level)
+    wiring.check_database(settings.worker_database_url)
+    asked_to_stop: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: asked_to_stop.append(received))
+    process = WorkerProcess(settings)
+    process.start()
+    while process.is_running and not asked_to_stop:
+        time.sleep(0.2)
+    if not process.is_running:
+        logger.error("worker_broke_off")
+        os._exit(1)
+    finished = process.stop(seconds=GRACEFUL_SECONDS - 1)
+    logger.info("worker_stopped", extra={"finished": finished})
+    # Calls that outlast the time are handed back: this process's lock goes with it, and another one finds out. The
+    # interpreter itself would wait for their threads.
+    os._exit(0)
