@@ -26,7 +26,7 @@ def simulator() -> Iterator[TwilioSimulator]:
 
 @pytest.fixture
 def gateway(simulator: TwilioSimulator) -> TwilioGateway:
-    return TwilioGateway(base_url=simulator.url, connect_timeout_seconds=1, total_deadline_seconds=1, max_concurrency=4)
+    return TwilioGateway(base_url=simulator.url, connect_timeout_seconds=5, total_deadline_seconds=5, max_concurrency=4)
 
 
 def send(gateway: TwilioGateway, account: TwilioAccount = ACCOUNT, to: str = CONTACT, content: str = "Hello") -> str:
@@ -120,33 +120,32 @@ def test_a_listing_that_fails_on_a_later_page_is_no_listing(
         gateway.list_messages(ACCOUNT, to=CONTACT, page_size=2)
     assert (first_page.value.reason, first_page.value.http_status) == (f"http_{status}", status)
 
-    second_page_fails = TwilioGateway(
-        base_url=simulator.url, connect_timeout_seconds=1, total_deadline_seconds=1, max_concurrency=1
-    )
     simulator.set_faults({"script": ["listing_passes", failing]})
     with pytest.raises(ListingUnavailable, match=f"http_{status}"):
-        second_page_fails.list_messages(ACCOUNT, to=CONTACT, page_size=2)
+        gateway.list_messages(ACCOUNT, to=CONTACT, page_size=2)
 
 
-def test_a_listing_that_cannot_be_reached_in_time_is_no_listing(
-    simulator: TwilioSimulator, gateway: TwilioGateway
-) -> None:
-    simulator.set_faults({"latency_ms": 2000})
+def test_a_listing_that_cannot_be_reached_in_time_is_no_listing(simulator: TwilioSimulator) -> None:
+    gateway = TwilioGateway(
+        base_url=simulator.url, connect_timeout_seconds=1, total_deadline_seconds=0.5, max_concurrency=4
+    )
+    simulator.set_faults({"latency_ms": 10_000})
     started = time.monotonic()
     with pytest.raises(ListingUnavailable, match="read_timeout"):
         gateway.list_messages(ACCOUNT, to=CONTACT)
-    assert time.monotonic() - started < 1.9
+    assert time.monotonic() - started < 5
     simulator.stop()
     with pytest.raises(ListingUnavailable, match="connect_refused"):
         gateway.list_messages(ACCOUNT, to=CONTACT)
 
 
 def test_a_lagging_listing_lacks_what_was_just_sent(simulator: TwilioSimulator, gateway: TwilioGateway) -> None:
-    simulator.set_faults({"listing_lag_seconds": 0.4})
+    simulator.set_faults({"listing_lag_seconds": 3600})
     sid = send(gateway)
     assert gateway.list_messages(ACCOUNT, to=CONTACT) == []
     assert gateway.fetch_message(ACCOUNT, sid).sid == sid
-    time.sleep(0.5)
+    time.sleep(0.3)
+    simulator.set_faults({"listing_lag_seconds": 0.3})
     assert [row.sid for row in gateway.list_messages(ACCOUNT, to=CONTACT)] == [sid]
 
 
