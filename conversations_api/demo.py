@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from conversations_api import addresses, demo_agencies, demo_messages, demo_past, demo_words, migrating, settings
+from conversations_api.demo_agencies import Agency
 from conversations_api.demo_folder import DemoError, DemoFolder, Installation
 from conversations_api.demo_messages import Life
 from conversations_api.demo_programs import Programs, Urls
@@ -87,15 +88,19 @@ class Demo:
         self._install(owner, installation)
         self._programs = Programs(self._folder, installation, urls, host=self._host, port=self._port)
         stack.callback(self._stop)
+        self._folder.write_answers(demo_messages.answers())
+        empty = [agency for agency in installation.agencies if not demo_past.has_been_invented(owner, agency)]
         _say("Starting the API, a worker and a simulated Twilio ...")
-        self._programs.start(check=self._check)
+        self._programs.start(contacts_answer=not empty, check=self._check)
         life = Life(
             simulator_url=self._programs.simulator_url,
             api_url=self._programs.api_url,
             token_of=lambda agency: installation.token(agency, "staff"),
         )
         stack.callback(life.close)
-        self._fill(owner, installation, life)
+        if empty:
+            self._fill(owner, empty, life)
+        self._write_again(owner, installation, life)
         self._announce(installation, urls)
 
     def _database(self, stack: ExitStack) -> Urls:
@@ -115,32 +120,30 @@ class Demo:
         for agency in installation.agencies:
             demo_agencies.install(owner, agency, credentials)
 
-    def _fill(self, owner: Database, installation: Installation, life: Life) -> None:
-        empty = [agency for agency in installation.agencies if not demo_past.has_been_invented(owner, agency)]
-        scripts = demo_messages.scripts(installation.agencies)
-        if empty:
-            self._programs.start_simulator(contacts_answer=False, check=self._check)
-            life.play([script for script in scripts if script.agency in empty], _show_progress, self._check)
-            self._settle(owner, installation)
-            for agency in empty:
-                demo_past.invent(owner, agency)
-            self._programs.stop_simulator()
-        # One line each, as the simulator reads them.
-        lines = [message for message in demo_messages.usable_texts() if message.isprintable() and message.strip()]
-        self._folder.answers.write_text("\n".join(lines), encoding="utf-8")
+    def _fill(self, owner: Database, empty: list[Agency], life: Life) -> None:
+        """Contacts do not answer meanwhile, or they would still be writing when the past is made up."""
+        life.play(demo_messages.scripts(empty), _show_progress, self._check)
+        self._settle(owner, empty)
+        for agency in empty:
+            demo_past.invent(owner, agency)
+        self._programs.stop_simulator()
         self._programs.start_simulator(contacts_answer=True, check=self._check)
+
+    def _write_again(self, owner: Database, installation: Installation, life: Life) -> None:
+        """Where nobody has written for a while a few contacts do: an inbox whose newest message is old looks dead."""
         for agency in installation.agencies:
             if demo_past.has_gone_quiet(owner, agency):
-                theirs = [script for script in scripts if script.agency == agency and "STOP" not in script.closing]
-                for script in random.sample(theirs, WRITING_AGAIN):
-                    life.write(script.channel, script.phone, script.name, random.choice(lines), message_sid=None)  # noqa: S311
+                scripts = [script for script in demo_messages.scripts([agency]) if not script.opts_out]
+                for script in random.sample(scripts, WRITING_AGAIN):
+                    content = random.choice(demo_messages.answers())  # noqa: S311
+                    life.write(script.channel, script.phone, script.name, content, message_sid=None)
 
-    def _settle(self, owner: Database, installation: Installation) -> None:
+    def _settle(self, owner: Database, agencies: list[Agency]) -> None:
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline:
             self._check()
             self._programs.require_running()
-            if not any(demo_past.count_unsettled(owner, agency) for agency in installation.agencies):
+            if not any(demo_past.count_unsettled(owner, agency) for agency in agencies):
                 break
             time.sleep(0.2)
         time.sleep(1.0)  # what was delivered may be read a moment later

@@ -6,7 +6,7 @@ tokens to use; it is there while the demo is ready, and only then.
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -117,6 +117,10 @@ class DemoFolder:
             names = ", ".join(one.name for one in installation.agencies)
             raise DemoError(f"there is no one agency {agency!r}: {names}, or an id") from None
         return installation.sign(agency_id, role, user_id, timedelta(hours=hours))
+
+    def write_answers(self, lines: Sequence[str]) -> None:
+        """What the simulator's contacts answer with."""
+        self.answers.write_text("\n".join(lines), encoding="utf-8")
 
     def publish(self, content: Mapping[str, Any]) -> None:
         """Write demo.json whole: whoever finds it finds all of it."""

@@ -4,11 +4,12 @@ Every message has an id that follows from its place in the script, so a load tha
 what is there already is recognised as a repetition, by us and by the API.
 """
 
+import itertools
 import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,6 @@ MOST_TRIES = 30
 
 # Numbers 0100 to 0199 of the exchange 555 are nobody's, in every one of these areas.
 _AREAS = (212, 303, 312, 404, 415, 512, 617, 702, 206, 503, 615, 704)
-_AREAS_PER_AGENCY = 4
 _NAMES = (  # noqa: SIM905  # one per line would hide that it is only a list of names
     "Ada Ana Ben Björn Carla Chloé Dana Diego Ella Emre Farah Finn Gina Hana Hugo Inés Ivo Jana José Kai Kim Lena Liam "
     "Łukasz Maya Mei Nadia Noah Olga Omar Paula Priya Quinn Rosa Sam Søren Tara Tom Uma Vera Wei Yara Zoë 小林 Дарья"
@@ -52,6 +52,10 @@ class Script:
     opening: list[str]
     answers: list[str]
     closing: list[str]
+
+    @property
+    def opts_out(self) -> bool:
+        return "STOP" in self.closing
 
 
 @dataclass
@@ -174,39 +178,35 @@ class Life:
 
 
 def scripts(agencies: Sequence[Agency]) -> list[Script]:
-    """A few hundred conversations, the same every time, of the real messages in their order."""
-    texts = iter(usable_texts())
-    return [
-        script for position, agency in enumerate(agencies) for script in _scripts_of(agency, _contacts(position), texts)
-    ]
+    """About a hundred conversations for each agency, the same every time, of the real messages."""
+    return [script for agency in agencies for script in _scripts_of(agency)]
 
 
-def usable_texts() -> list[str]:
-    """The real messages of people, but for those that Twilio would take for a command."""
+def answers() -> list[str]:
+    """The real messages that are one line of text and that Twilio would not take for a command."""
+    return [message for message in _usable_texts() if message.isprintable() and message.strip()]
+
+
+def _usable_texts() -> list[str]:
     return [message for message in samples.ham() if opt_out_words.opted_out(message, None) is None]
 
 
-def _contacts(position: int) -> list[tuple[str, str]]:
-    """The phone and the name of everybody who may write to the agency at this position."""
-    areas = _AREAS[position * _AREAS_PER_AGENCY : (position + 1) * _AREAS_PER_AGENCY]
-    numbers = [f"+1{area}55501{number:02d}" for area in areas for number in range(100)]
-    return [(number, _NAMES[index % len(_NAMES)]) for index, number in enumerate(numbers)]
-
-
-def _scripts_of(agency: Agency, contacts: list[tuple[str, str]], texts: Iterable[str]) -> Iterator[Script]:
+def _scripts_of(agency: Agency) -> Iterator[Script]:
     dice = random.Random(agency.name)  # noqa: S311  # the same demo every time, and no key
-    texts = iter(texts)
+    usable = _usable_texts()
+    first = dice.randrange(len(usable))
+    texts = itertools.chain(usable[first:], usable[:first])
+    numbers = [f"+1{area}55501{number:02d}" for area in dice.sample(_AREAS, 4) for number in range(100)]
+    contacts = [(number, _NAMES[index % len(_NAMES)]) for index, number in enumerate(numbers)]
 
     def take(count: int) -> list[str]:
-        return [next(texts) for _ in range(count)]
+        return list(itertools.islice(texts, count))
 
     for channel in agency.channels:
         for index, (phone, name) in enumerate(dice.sample(contacts, CONVERSATIONS_PER_CHANNEL)):
             written = dice.choice(_HOW_MANY_WRITTEN)
             is_answered = dice.random() < 0.6
             later = dice.randrange(written) if is_answered else 0
-            # One contact of each SMS channel has had enough.
-            closing = ["STOP"] if index == 0 and channel.kind == "sms" else take(later)
             yield Script(
                 agency=agency,
                 channel=channel,
@@ -215,5 +215,6 @@ def _scripts_of(agency: Agency, contacts: list[tuple[str, str]], texts: Iterable
                 name=name if channel.kind == "whatsapp" and dice.random() < 0.85 else None,
                 opening=take(written - later),
                 answers=take(dice.choice((1, 1, 2, 3))) if is_answered else [],
-                closing=closing,
+                # One contact of each SMS channel has had enough.
+                closing=["STOP"] if index == 0 and channel.kind == "sms" else take(later),
             )

@@ -8,9 +8,8 @@ import json
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from conversations_api.demo_agencies import Agency
 from tenancy.transaction import Database, tenant_transaction
@@ -25,7 +24,7 @@ HAS_LEADS = text("""
 """)
 
 LIST_CONVERSATIONS = text("""
-    select id, last_message_direction, opted_out_at is not null as opted_out
+    select id, last_message_direction
     from conversations
     where agency_id = :agency_id
     order by id
@@ -126,18 +125,20 @@ def invent(database: Database, agency: Agency) -> None:
     with tenant_transaction(database, agency.id) as connection:
         rows = connection.execute(LIST_CONVERSATIONS).all()
         staff = [member for member, role in agency.members if role in ("manager", "staff")]
-        plan = [_plan(row.id, now, dice, staff) for row in rows]
+        plan = [_plan(row, now, dice, staff) for row in rows]
         connection.execute(REWRITE, plan=json.dumps(plan, default=str))
 
 
-def _plan(conversation_id: UUID, now: datetime, dice: random.Random, staff: list[str]) -> dict[str, Any]:
+def _plan(conversation: Row[Any], now: datetime, dice: random.Random, staff: list[str]) -> dict[str, Any]:
     # Half of them within a day: WhatsApp's window is open for those, and closed for the others.
     hours = dice.choices((dice.uniform(0.01, 2), dice.uniform(2, 22), dice.uniform(22, 336)), (25, 35, 40))[0]
-    status = dice.choices(("open", "in_progress", "resolved"), (6, 3, 1) if hours < 22 else (1, 2, 6))[0]
+    # Who wrote last, and lately, is still waiting.
+    is_waiting = hours < 22 and conversation.last_message_direction == "inbound"
+    status = dice.choices(("open", "in_progress", "resolved"), (6, 3, 0) if is_waiting else (1, 3, 6))[0]
     lead_status = dice.choices((None, "new", "quoted", "booked", "won", "lost"), (4, 3, 2, 2, 2, 1))[0]
     has_value = lead_status in ("quoted", "booked", "won", "lost")
     return {
-        "id": conversation_id,
+        "id": conversation.id,
         "last_message_at": (now - timedelta(hours=hours)).isoformat(),
         "status": status,
         "lead_status": lead_status,

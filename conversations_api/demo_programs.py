@@ -50,15 +50,15 @@ class Programs:
         self._service: list[Child] = []
         self._simulator: list[Child] = []
 
-    def start(self, *, check: Callable[[], None]) -> None:
-        """Return when the API is ready and the worker at work. Raises DemoError."""
+    def start(self, *, contacts_answer: bool, check: Callable[[], None]) -> None:
+        """Return when the API is ready, the worker at work and the simulator there. Raises DemoError."""
         program = [sys.executable, "-m", "conversations_api"]
         for name, command in (("api", "serve"), ("worker", "worker")):
+            log_path = self._folder.log(name)
             self._service.append(
-                child_processes.start(
-                    name, [*program, command], environment=self._environment(), log_path=self._folder.log(name)
-                )
+                child_processes.start(name, [*program, command], environment=self._environment(), log_path=log_path)
             )
+        self.start_simulator(contacts_answer=contacts_answer, check=check)
         self._wait(f"{self.api_url}/readyz", _worker_is_seen, check)
 
     def start_simulator(self, *, contacts_answer: bool, check: Callable[[], None]) -> None:
@@ -71,13 +71,10 @@ class Programs:
             options += ["--contacts-answer", str(self._folder.answers), "--answer-delay", "3", "8"]
         else:
             options += ["--status-delay", "0.02"]
+        command = [sys.executable, "-m", "delivery.twilio_simulator", *options]
+        log_path = self._folder.log("simulator")
         self._simulator = [
-            child_processes.start(
-                "simulator",
-                [sys.executable, "-m", "delivery.twilio_simulator", *options],
-                environment=settings.inherited_environment(),
-                log_path=self._folder.log("simulator"),
-            )
+            child_processes.start("simulator", command, environment=settings.inherited_environment(), log_path=log_path)
         ]
         self._wait(f"{self.simulator_url}/simulator/faults", lambda _: True, check)
         if not contacts_answer:
