@@ -28,7 +28,7 @@ format: $(VENV)/.tox-installed  ## write the formatting that `make test` asks fo
 .PHONY: constraints
 constraints: $(VENV)/.tox-installed  ## resolve constraints.txt anew, to the newest versions that setup.cfg allows
 	@$(BIN)/tox run -q -e constraints
-	@{ sed -n '/^#/p' constraints.txt; .tox/constraints/bin/python -m pip freeze --exclude-editable; } > .tox/resolved
+	@{ sed -n '/^#/p' constraints.txt; .tox/constraints/bin/python -m pip freeze --exclude-editable --exclude faro-conversations; } > .tox/resolved
 	@mv .tox/resolved constraints.txt
 
 .PHONY: audit
