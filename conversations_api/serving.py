@@ -5,7 +5,7 @@ the event loop, threads) exists before they are forked. What it has imported by 
 """
 
 import warnings
-from typing import Any, ClassVar
+from typing import Any
 
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
@@ -33,7 +33,7 @@ UNRESPONSIVE_SECONDS = 60
 class Worker(UvicornWorker):
     """One process. It reads no X-Forwarded-* header, writes no Server header and no access log: the edge logs."""
 
-    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+    CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  # as the base class declares it
         "loop": "auto",
         "http": http_protocol.HttpProtocol,
         "h11_max_incomplete_event_size": http_protocol.MAX_HEAD_BYTES,
