@@ -42,7 +42,7 @@ class SimulatorApi:
             return await self._resource(request)
         except Refused as error:
             return _error(error.http_status, error.code, error.message)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             return _json(400, {"error": f"{type(error).__name__}: {error}"})
 
     async def _resource(self, request: Request) -> Reply:

@@ -154,9 +154,12 @@ class Messages:
         self._numbers = itertools.count(1)
         self._file: IO[str] | None = None
         if record_path is not None:
-            if record_path.exists():
-                self._remember(record_path.read_text(encoding="utf-8").splitlines())
+            earlier = record_path.read_text(encoding="utf-8") if record_path.exists() else ""
+            # What follows the last line's end was cut off by a kill, before anybody was told.
+            whole = earlier[: earlier.rfind("\n") + 1]
+            self._remember(whole.splitlines())
             self._file = record_path.open("a", encoding="utf-8")
+            self._file.truncate(len(whole.encode()))
 
     def close(self) -> None:
         if self._file is not None:

@@ -3,6 +3,7 @@
 The simulator plays the faults that speak HTTP; where the very bytes matter, a bare socket does.
 """
 
+import gc
 import ipaddress
 import logging
 import socket
@@ -254,6 +255,22 @@ def test_leave_to_send_is_asked_once_the_connection_stands(simulator: TwilioSimu
     result = gateway.create_message(ACCOUNT, message(), may_send=lambda: asked.append(len(simulator.requests)) is None)
     assert isinstance(result, Accepted)
     assert asked == [0]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this kernel cannot be told")
+def test_the_kernel_does_not_go_on_delivering_beyond_the_deadline(
+    simulator: TwilioSimulator, gateway: TwilioGateway
+) -> None:
+    limits = []
+
+    def look() -> bool:
+        for one in gc.get_objects():
+            if isinstance(one, socket.socket) and one.fileno() >= 0 and one.gettimeout() is not None:
+                limits.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+        return True
+
+    gateway.create_message(ACCOUNT, message(), may_send=look)
+    assert any(0 < limit <= PATIENT * 1000 for limit in limits)
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 201 Created\r\nContent-Length: 9999\r\n\r\n", b"HTTP/1.1 201 Cr"])

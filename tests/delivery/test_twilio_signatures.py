@@ -1,6 +1,9 @@
 """A webhook counts only with a signature by a token of the account it speaks for."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twilio import request_validator
 
 from delivery import twilio_gateway
 
@@ -19,6 +22,21 @@ TOKEN, SIGNATURE = "12345", "RSOYDt4T1cUTdK1PDd93/VVr8B8="
 def test_twilios_own_example_is_signed_and_verified() -> None:
     assert twilio_gateway.sign(URL, FORM, TOKEN) == SIGNATURE
     assert twilio_gateway.verify_signature(URL, FORM, SIGNATURE, [TOKEN])
+
+
+_TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+@given(form=st.lists(st.tuples(_TEXT, _TEXT), max_size=8), token=st.text("0123456789abcdef", min_size=32, max_size=32))
+def test_any_form_is_signed_as_twilios_library_signs_it(form: list[tuple[str, str]], token: str) -> None:
+    class Fields(dict[str, list[str]]):
+        getlist = dict.__getitem__
+
+    fields = Fields()
+    for name, value in form:
+        fields.setdefault(name, []).append(value)
+    expected = request_validator.RequestValidator(token).compute_signature(URL, fields)
+    assert twilio_gateway.sign(URL, form, token) == expected
 
 
 def test_the_order_of_the_fields_does_not_matter() -> None:

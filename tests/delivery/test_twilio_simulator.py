@@ -390,11 +390,14 @@ def test_the_record_is_written_before_the_reply_and_taken_up_by_the_next_run(tmp
             (1, "one", None),
             (2, "two", "close_after_accepting"),
         ]
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"number": 3, "bo')  # killed while it wrote
     with TwilioSimulator({SID: TOKEN}, record_path=path) as simulator:
         url = f"{simulator.url}/2010-04-01/Accounts/{SID}/Messages/{first}.json"
         assert requests.get(url, auth=(SID, TOKEN), timeout=5).json()["body"] == "one"
         create(simulator, Body="four")
         assert [(one["number"], one["body"]) for one in simulator.accepted] == [(1, "one"), (2, "two"), (3, "four")]
+        assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == simulator.accepted
 
 
 def test_the_controls_show_what_was_accepted_since_a_number(simulator: TwilioSimulator) -> None:
