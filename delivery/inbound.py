@@ -1,17 +1,12 @@
 """What a contact wrote, stored once, whether Twilio's webhook brings it or the reconciler that lists the missed."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from delivery import opt_out_words
-from persistence import channels, contacts, conversations, messages
+from persistence import channels, contacts, conversations, messages, storable_text
 from persistence.connection import TenantConnection
-
-# What PostgreSQL's text and UTF-8 cannot hold: a customer's message cannot be refused, so it is repaired and flagged.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
@@ -33,8 +28,8 @@ def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMes
     channel = channels.get(connection, channel_id=channel_id)
     contact_id = contacts.upsert(
         connection,
-        phone=_repair(message.sender.removeprefix("whatsapp:")),
-        name=_repair(message.profile_name) if message.profile_name else None,
+        phone=storable_text.repair(message.sender.removeprefix("whatsapp:")),
+        name=storable_text.repair(message.profile_name) if message.profile_name else None,
     )
     conversation_id = conversations.upsert(
         connection, location_id=channel.location_id, channel_id=channel_id, contact_id=contact_id
@@ -42,7 +37,8 @@ def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMes
     # The conversation is locked now: another delivery of the same message has either ended or not begun.
     if messages.find_by_twilio_sid(connection, twilio_sid=message.twilio_sid) is not None:
         return False
-    content = _repair(message.content)
+    # A customer's message cannot be refused: what cannot be stored of it is replaced, and the message says so.
+    content = storable_text.repair(message.content)
     messages.insert(
         connection,
         conversation_id=conversation_id,
@@ -57,7 +53,3 @@ def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMes
     if opted_out is not None:
         conversations.set_opted_out(connection, conversation_id=conversation_id, opted_out=opted_out)
     return True
-
-
-def _repair(text: str) -> str:
-    return _UNSTORABLE.sub(_REPLACEMENT, text)

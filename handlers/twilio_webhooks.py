@@ -6,6 +6,7 @@ caller learns neither which numbers nor which accounts there are.
 """
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -18,8 +19,9 @@ from delivery import evidence, inbound, twilio_gateway
 from delivery.twilio_gateway import InvalidSignature
 from handlers import responses
 from handlers.services import Services, current
-from persistence import agencies, message_status, messages, provider_events
+from persistence import agencies, message_status, messages, provider_events, storable_text
 from persistence.connection import TenantConnection
+from persistence.errors import InvalidFields
 from tenancy import number_routing
 from tenancy.transaction import tenant_transaction, unbound_transaction
 
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 EMPTY_TWIML = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 MAX_MEDIA = 10
+MAX_KEY = 100  # characters of what a message or an event is found by
 # No account has this token: an unknown account costs the same work as a known one, and is refused the same way.
 _NO_TOKENS = ("0" * 32,)
 
@@ -40,8 +43,19 @@ class SignedForm:
     signature: str | None
 
     def get(self, name: str) -> str:
-        """The field's value, empty when it is not there."""
+        """The field's value as it can be stored and looked up, empty when it is not there."""
+        return storable_text.repair(self.raw(name))
+
+    def raw(self, name: str) -> str:
+        """The field's value as it came, which PostgreSQL may not be able to hold."""
         return next((value for field, value in self.pairs if field == name), "")
+
+    def require(self, *names: str) -> None:
+        """Raise InvalidFields for what Twilio always sends, where it is missing or longer than any key of ours."""
+        errors = [(name, "is required") for name in names if not self.raw(name)]
+        errors += [(name, f"must have at most {MAX_KEY} characters") for name in names if len(self.raw(name)) > MAX_KEY]
+        if errors:
+            raise InvalidFields(*errors)
 
 
 def receive_inbound_message(**_: Any) -> flask.Response:
@@ -55,6 +69,7 @@ def receive_inbound_message(**_: Any) -> flask.Response:
         raise InvalidSignature
     with tenant_transaction(services.database, route.agency_id) as tenant:
         _verify(tenant, services, form, account_sid)
+        form.require("MessageSid", "From")
         stored = inbound.store(tenant, channel_id=route.channel_id, message=_inbound_message(services, form))
     logger.info("inbound_message", extra={"agency_id": str(route.agency_id), "stored": stored})
     return responses.xml(EMPTY_TWIML)
@@ -65,6 +80,7 @@ def receive_message_status(agency_id: str, message_id: str, attempt: int, **_: A
     account_sid = form.get("AccountSid")
     with tenant_transaction(services.database, UUID(agency_id)) as tenant:
         _verify(tenant, services, form, account_sid)
+        form.require("MessageSid")
         if agencies.find_status(tenant) is None:
             logger.warning("status_for_unknown_agency", extra={"agency_id": agency_id})
             return responses.xml(EMPTY_TWIML)
@@ -78,18 +94,19 @@ def receive_message_status(agency_id: str, message_id: str, attempt: int, **_: A
 def _apply_status(
     tenant: TenantConnection, form: SignedForm, message_id: UUID, attempt: int, message: messages.Outbound | None
 ) -> None:
-    provider_status = form.get("MessageStatus") or form.get("SmsStatus")
+    provider_status = (form.get("MessageStatus") or form.get("SmsStatus"))[:MAX_KEY]
+    error_code = form.get("ErrorCode")[:MAX_KEY]
     status = message_status.FROM_TWILIO.get(provider_status)
-    twilio_sid = form.get("MessageSid") or form.get("SmsSid")
+    twilio_sid = form.get("MessageSid")
     is_new = provider_events.insert(
         tenant,
         message_id=message_id,
         attempt=attempt,
         twilio_sid=twilio_sid,
         provider_status=provider_status,
-        error_code=form.get("ErrorCode"),
+        error_code=error_code,
         status=status,
-        payload=dict(form.pairs),
+        payload={storable_text.repair(name): storable_text.repair(value) for name, value in form.pairs},
     )
     if message is None or status is None:
         logger.warning(
@@ -101,7 +118,6 @@ def _apply_status(
             },
         )
     elif is_new:
-        error_code = form.get("ErrorCode")
         evidence.accept(
             tenant,
             message_id=message_id,
@@ -134,9 +150,9 @@ def _verify(tenant: TenantConnection, services: Services, form: SignedForm, acco
 
 def _inbound_message(services: Services, form: SignedForm) -> inbound.InboundMessage:
     return inbound.InboundMessage(
-        twilio_sid=form.get("MessageSid") or form.get("SmsSid"),
+        twilio_sid=form.get("MessageSid"),
         sender=form.get("From"),
-        content=form.get("Body"),
+        content=form.raw("Body"),
         media=_media(services, form),
         profile_name=form.get("ProfileName") or None,
         opt_out_type=form.get("OptOutType") or None,
@@ -145,13 +161,21 @@ def _inbound_message(services: Services, form: SignedForm) -> inbound.InboundMes
 
 def _media(services: Services, form: SignedForm) -> list[dict[str, str | None]]:
     """The media that lie at Twilio; an address anywhere else is not one that Twilio made, and is left out."""
-    count = min(int(form.get("NumMedia")), MAX_MEDIA) if form.get("NumMedia").isdecimal() else 0
+    announced = form.get("NumMedia")
+    count = min(int(announced), MAX_MEDIA) if re.fullmatch("[0-9]{1,9}", announced) else 0
     media = []
     for number in range(count):
         url = form.get(f"MediaUrl{number}")
-        host = urlsplit(url).hostname or ""
+        host = _host(url)
         if host.endswith(".twilio.com") or host == urlsplit(services.twilio_base_url).hostname:
             media.append({"url": url, "content_type": form.get(f"MediaContentType{number}") or None})
         else:
             logger.warning("inbound_media_not_at_twilio", extra={"number": number})
     return media
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # such as an IPv6 address that does not end
+        return ""

@@ -78,7 +78,8 @@ ADVANCE_STATUS = text("""
     returning status
 """)
 
-# A second SID for one message means that it went out twice: the first stays, and the message says so.
+# A second SID for one message means that it went out twice: the first stays, and the message says so. A SID that another
+# message has is not bound twice.
 BIND_TWILIO_SID = text("""
     update messages
     set duplicate_detected = duplicate_detected or (twilio_sid is not null and twilio_sid <> :twilio_sid),
@@ -86,6 +87,12 @@ BIND_TWILIO_SID = text("""
     where agency_id = :agency_id
     and id = :message_id
     and (twilio_sid is null or (twilio_sid <> :twilio_sid and not duplicate_detected))
+    and not exists (
+        select 1
+        from messages other
+        where other.agency_id = :agency_id
+        and other.twilio_sid = :twilio_sid
+        and other.id <> :message_id)
     returning duplicate_detected
 """)
 
