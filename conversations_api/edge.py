@@ -6,6 +6,7 @@ half-way is still a clean error, and HEAD is GET without the body.
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -30,6 +31,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/_.~-]{0,199}", re.ASCII)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 _NO_BODY = frozenset({204, 304})
+_LINGER_BYTES = 33_554_432
+_LINGER_SECONDS = 2.0
 
 
 @dataclass
@@ -127,7 +130,10 @@ class Edge:
         body = b"" if exchange.scope["method"] == "HEAD" else answer.body
         async with asyncio.timeout(self._limits.send_seconds):
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": body, "more_body": False})
+            await send({"type": "http.response.body", "body": body, "more_body": exchange.body_pending})
+            if exchange.body_pending:
+                await _linger(exchange)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _answer(self, exchange: Exchange) -> Answer:
         scope, state = exchange.scope, exchange.state
@@ -232,6 +238,20 @@ def _refusal(error: Exception, exchange: Exchange) -> Answer:
         [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()],
         rendered.body,
     )
+
+
+async def _linger(exchange: Exchange) -> None:
+    """Let the client finish sending, within bounds and keeping nothing, before the connection is closed: closing resets
+    it, and the answer would be lost with whatever the client has not read yet."""
+    if any(name == b"expect" for name, _ in exchange.scope["headers"]):
+        return  # it waits for leave to send, and the answer is its leave not to
+    left = _LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while exchange.body_pending and left > 0:
+                message = await exchange.receive()
+                left -= len(message.get("body", b""))
+                exchange.body_pending = message.get("more_body", False)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

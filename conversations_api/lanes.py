@@ -5,6 +5,7 @@ each has its own lane. The API never holds the threads that are reserved for web
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -36,11 +37,11 @@ class Limits:
 
 
 class Lane:
-    """So many requests at once, so many waiting, none longer than it may; the rest is shed."""
+    """So many requests at once, so many waiting in their order, none longer than it may; the rest is shed."""
 
     def __init__(self, *, running: int, queued: int, open_requests: int, queue_seconds: float) -> None:
-        self._free = asyncio.Semaphore(running)
-        self._waiting = 0
+        self._free = running
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._queued = queued
         self._open = 0
         self._open_requests = open_requests
@@ -60,26 +61,40 @@ class Lane:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hold one of the places that stand for a thread. Raises Problem `overloaded`."""
-        if self._free.locked():
-            await self._wait()
+        if self._free:
+            self._free -= 1
         else:
-            await self._free.acquire()
+            await self._wait()
         try:
             yield
         finally:
-            self._free.release()
+            self._leave()
 
     async def _wait(self) -> None:
-        if self._waiting >= self._queued:
+        if len(self._queue) >= self._queued:
             raise Problem("overloaded")
-        self._waiting += 1
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
         try:
             async with asyncio.timeout(self._queue_seconds):
-                await self._free.acquire()
-        except TimeoutError:
-            raise Problem("overloaded") from None
-        finally:
-            self._waiting -= 1
+                await turn
+        except BaseException as error:
+            if not turn.cancelled():
+                self._leave()  # the place came at the very moment of giving up: the next in line has it
+            elif turn in self._queue:
+                self._queue.remove(turn)
+            if isinstance(error, TimeoutError):
+                raise Problem("overloaded") from None
+            raise
+
+    def _leave(self) -> None:
+        # A place is handed on, not freed, while somebody waits: nobody who comes later can take it first.
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 class Lanes:

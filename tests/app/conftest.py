@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp
 
+from conversations_api.http_protocol import HttpProtocol
 from conversations_api.lanes import Limits
 from tests.app import asking, stubs
 
@@ -30,7 +31,7 @@ def port() -> Iterator[int]:
     """A server with short limits, so that what must time out does so soon."""
     application = asking.shapes_app(limits=Limits(handler_threads=4, body_seconds=0.5))
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(application, http="h11", log_config=None, access_log=False, server_header=False)
+    config = uvicorn.Config(application, http=HttpProtocol, ws="none", log_config=None, server_header=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

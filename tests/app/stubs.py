@@ -1,5 +1,6 @@
 """Handlers for tests/app/contract.yaml: each does one thing that a handler may do, right or wrong."""
 
+import logging
 import threading
 import time
 import uuid
@@ -79,6 +80,11 @@ def _slow() -> flask.Response:
     return responses.ok({})
 
 
+def _log() -> flask.Response:
+    logging.getLogger("persistence.anything").warning("from the thread of a handler")
+    return responses.ok({})
+
+
 def _raise(error: BaseException) -> Any:
     raise error
 
@@ -96,7 +102,7 @@ _BEHAVIOURS = {
     "undocumented_type": lambda: flask.Response(SECRET, content_type="text/plain"),
     "not_json": lambda: flask.Response(SECRET, content_type="application/json"),
     "key_error": lambda: _raise(KeyError(SECRET)),
-    "system_exit": lambda: _raise(SystemExit(SECRET)),
+    "logs": _log,
     "problem": lambda: _raise(problems.Problem("rate_limited", headers={"Retry-After": "7"})),
     "fields": lambda: _raise(inbox.InvalidFields(("cursor", "is not one of ours"))),
     "not_found": lambda: _raise(inbox.ConversationNotFound()),
@@ -106,5 +112,4 @@ _BEHAVIOURS = {
     "data_error": lambda: _database_error(sqlalchemy.exc.DataError),
     "pool_timeout": lambda: _raise(sqlalchemy.exc.TimeoutError(SECRET)),
     "abort": lambda: flask.abort(418, SECRET),
-    "threads": lambda: responses.ok({}),
 }

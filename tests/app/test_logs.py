@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from conversations_api import logging as logs
 from tests.app import stubs
-from tests.app.asking import AUTHORIZED, FORM, JSON, ask, shapes_app
+from tests.app.asking import AUTHORIZED, FORM, JSON, ask, ask_async, shapes_app
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_nothing_that_was_sent_or_stored_reaches_a_log(stream: io.StringIO) -> N
         ask(app, method="POST", headers=JSON, body=body.encode())
     ask(app, "/api/v1/hook/1", method="POST", headers=FORM, body=f"MessageSid={ESCAPED}&Body={ESCAPED}".encode())
     for behaviour in stubs._BEHAVIOURS:
-        if behaviour not in ("wait", "slow", "system_exit"):
+        if behaviour not in ("wait", "slow"):
             ask(app, f"/api/v1/calls/{behaviour}")
     logged = stream.getvalue()
     assert logged.count('"event":"request"') > 30
@@ -177,15 +177,19 @@ def test_a_flood_of_lines_is_cut_and_counted() -> None:
     assert [line.get("log_lines_dropped") for line in written[5:]] == [7, None]
 
 
-def test_requests_at_the_same_time_do_not_mix_in_the_log(app: ASGIApp, stream: io.StringIO) -> None:
-    from tests.app.asking import ask_async
+@pytest.mark.parametrize(
+    ("behaviour", "event"), [("key_error", "request failed"), ("logs", "from the thread of a handler")]
+)
+def test_requests_at_the_same_time_do_not_mix_in_the_log(
+    app: ASGIApp, stream: io.StringIO, behaviour: str, event: str
+) -> None:
+    names = sorted(f"r{number}" for number in range(20))
 
     async def scenario() -> None:
-        names = [f"r{number}" for number in range(20)]
-        await asyncio.gather(
-            *(ask_async(app, "/api/v1/calls/key_error", headers=[("X-Request-Id", name)]) for name in names)
-        )
+        target = f"/api/v1/calls/{behaviour}"
+        await asyncio.gather(*(ask_async(app, target, headers=[("X-Request-Id", name)]) for name in names))
 
     asyncio.run(scenario())
-    failures = sorted(line["request_id"] for line in lines(stream) if line["event"] == "request failed")
-    assert failures == sorted(f"r{number}" for number in range(20))
+    written = [line for line in lines(stream) if line["event"] == event]
+    assert sorted(line["request_id"] for line in written) == names
+    assert {line["operation"] for line in written} == {"behave"}

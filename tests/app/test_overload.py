@@ -135,6 +135,31 @@ def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
     assert asyncio.run(scenario())
 
 
+def test_places_are_given_in_the_order_of_coming_and_none_is_lost() -> None:
+    async def scenario() -> list[int]:
+        lane = Lane(running=2, queued=1000, open_requests=1000, queue_seconds=5)
+        order: list[int] = []
+
+        async def take(number: int) -> None:
+            async with lane.running():
+                order.append(number)
+                await asyncio.sleep(0)
+
+        tasks = [asyncio.create_task(take(number)) for number in range(300)]
+        await asyncio.sleep(0)
+        for task in tasks[1::3]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Had a place been lost on the way, these would wait until they are shed.
+        await asyncio.gather(*(take(number) for number in range(300, 310)))
+        return order
+
+    order = asyncio.run(scenario())
+    assert order == sorted(order)
+    assert [number for number in order if number >= 300] == list(range(300, 310))
+    assert {number for number in range(300) if number % 3 != 1} <= set(order)
+
+
 def test_some_threads_are_always_reserved_for_webhooks() -> None:
     assert [Limits(handler_threads=threads).reserved_for_webhooks for threads in (2, 4, 10, 64)] == [1, 1, 2, 16]
     assert Limits(handler_threads=10).threads == 11
