@@ -20,6 +20,7 @@ import api
 from conversations_api import connexion_hooks
 from conversations_api.contract import Contract
 from conversations_api.edge import Edge
+from conversations_api.handler_threads import HandlerThreads
 from conversations_api.lanes import Limits
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
@@ -65,7 +66,8 @@ def build_app(
             serve_spec=False, swagger_ui=serve_docs, swagger_ui_path=_UI_PATH, swagger_ui_config=_UI_SETTINGS
         ),
     )
-    connexion_hooks.set_threads(app, limits.threads)
+    # No option of FlaskApp reaches the bridge to its threads.
+    app._middleware_app.asgi_app = HandlerThreads(app.app.wsgi_app, limits.threads)
     app.app.before_request(connexion_hooks.before_handler)
     for kind in (connexion.ProblemException, HTTPException, Exception):
         app.add_error_handler(kind, connexion_hooks.answer_error)

@@ -1,4 +1,4 @@
-"""What Connexion lets us put in place of its own: resolver, validators, JSON, error handler, size of the thread pool.
+"""What Connexion lets us put in place of its own: resolver, validators, JSON, error handler.
 
 Connexion makes a validator for every request and gives it the schema; ours look the operation up, whose validators were
 compiled when the process started.
@@ -12,8 +12,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import flask
-from a2wsgi import WSGIMiddleware
-from connexion import FlaskApp
 from connexion.datastructures import MediaTypeDict
 from connexion.jsonifier import Jsonifier
 from connexion.lifecycle import ConnexionRequest, ConnexionResponse
@@ -47,11 +45,6 @@ class CompactJson(Jsonifier):  # type: ignore[misc]
 
     def dumps(self, data: Any, **_options: Any) -> bytes:
         return responses.dumps(data)
-
-
-def set_threads(app: FlaskApp, threads: int) -> None:
-    """Let so many handlers run at once. FlaskApp always asks a2wsgi for its default of ten and offers no option."""
-    app._middleware_app.asgi_app = WSGIMiddleware(app.app.wsgi_app, workers=threads)
 
 
 def before_handler() -> None:
