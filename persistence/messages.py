@@ -78,8 +78,8 @@ ADVANCE_STATUS = text("""
     returning status
 """)
 
-# A second SID for one message means that it went out twice: the first stays, and the message says so. A SID that another
-# message has is not bound twice.
+# A second SID for one message means that it went out twice: the first stays, and the message says so. A SID that is
+# another message's is not bound.
 BIND_TWILIO_SID = text("""
     update messages
     set duplicate_detected = duplicate_detected or (twilio_sid is not null and twilio_sid <> :twilio_sid),

@@ -6,7 +6,7 @@ It names no agency and grants nothing; the page is read under the agency of the 
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from persistence.errors import InvalidFields
@@ -17,7 +17,7 @@ Position = tuple[datetime, UUID]
 def encode_cursor(position: Position) -> str:
     """The position as URL-safe text."""
     at, row_id = position
-    return base64.urlsafe_b64encode(f"{at.isoformat()}|{row_id}".encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(f"{at.astimezone(UTC).isoformat()}|{row_id}".encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str) -> Position:
@@ -29,7 +29,8 @@ def decode_cursor(cursor: str) -> Position:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
         at_text, _, id_text = text.partition("|")
         position = datetime.fromisoformat(at_text), UUID(id_text)
-        if encode_cursor(position) != cursor or position[0].tzinfo is None:
+        # One spelling only: Python knows time zones that PostgreSQL does not.
+        if encode_cursor(position) != cursor:
             raise ValueError("not of our making")
     except (ValueError, OverflowError, binascii.Error):
         raise InvalidFields(("cursor", "must be a next_cursor of this list")) from None
