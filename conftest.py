@@ -1,3 +1,3 @@
 """What every test run reports, whichever part of the suite it runs."""
 
-pytest_plugins = ["tests.skips"]
+pytest_plugins = ["tests.skips", "tests.stack"]
