@@ -35,6 +35,10 @@ constraints: $(VENV)/.tox-installed  ## resolve constraints.txt anew, to the new
 audit: $(VENV)/.tox-installed  ## known vulnerabilities in the pinned versions (needs the network)
 	@exec $(BIN)/tox run -e audit
 
+.PHONY: pool-checkouts
+pool-checkouts: $(VENV)/.demo-installed  ## a million checkouts: nothing of one agency is left on a connection (needs PgBouncer)
+	@exec $(BIN)/python -m benchmarks.pool_checkouts $(if $(CHECKOUTS),--checkouts $(CHECKOUTS))
+
 .PHONY: image-debootstrap
 image-debootstrap: $(VENV)/.demo-installed  ## build the image and run it where there is no container engine (Debian, root, buildah, debootstrap)
 	@PYTHON=$(BIN)/python exec deploy/image-debootstrap.sh

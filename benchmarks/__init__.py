@@ -1,0 +1,1 @@
+"""What takes longer than a test may: long runs of what `make test` runs short, and measurements."""
