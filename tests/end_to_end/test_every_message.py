@@ -1,5 +1,6 @@
 """Every real message goes in through Twilio's signed webhook and comes out of the API as it was, byte for byte."""
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -188,6 +189,21 @@ def test_an_answer_is_delivered_then_read_and_the_contacts_reply_is_in_the_list(
     )
     latest = list(stack.messages(agency, conversation["id"]))[:2]
     assert [one["twilio_sid"] for one in latest] == [sid, message["twilio_sid"]]
+
+
+def test_no_log_holds_what_anybody_wrote_or_a_phone_number(
+    stack: Stack, postgres: EmbeddedPostgres, posted: list[Written]
+) -> None:
+    logs = [*stack.folder.glob("*.log"), postgres.data_folder / "postgres.log"]
+    assert {log.name for log in logs} == {"serve.log", "worker.log", "postgres.log"}
+    for log in logs:
+        text = log.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()] if log.name != "postgres.log" else []
+        assert all({"time", "level", "logger", "event"} <= set(line) for line in lines)
+        assert [one.phone for one in posted if one.phone in text] == []
+        # What is shorter may stand in any log by chance.
+        assert [one.sid for one in posted if len(one.content) > 20 and one.content in text] == []
+    assert len((stack.folder / "serve.log").read_text().splitlines()) > len(posted)
 
 
 def followed(stack: Stack, agency: Agency, path: str, *, until: str) -> tuple[dict[str, Any], list[str]]:
