@@ -139,6 +139,8 @@ class Settings:
     reconcile_grace_seconds: float = _setting("RECONCILE_GRACE_SECONDS", _seconds(0.5, 3600), default=60.0)
     reconcile_hold_seconds: float = _setting("RECONCILE_HOLD_SECONDS", _seconds(1, 86_400), default=900.0)
     reconcile_interval_seconds: float = _setting("RECONCILE_INTERVAL_SECONDS", _seconds(0.2, 3600), default=60.0)
+    status_poll_seconds: float = _setting("STATUS_POLL_SECONDS", _seconds(0.2, 3600), default=240.0)
+    inbound_check_seconds: float = _setting("INBOUND_CHECK_SECONDS", _seconds(0.2, 3600), default=120.0)
     host: str = _setting("HOST", _text, default="0.0.0.0")  # noqa: S104  # a container serves all
     port: int = _setting("PORT", _integer(1, 65_535), default=8080)
     processes: int = _setting("WEB_CONCURRENCY", _integer(1, 64), default=2)
@@ -167,6 +169,8 @@ def read(command: str, environment: Mapping[str, str] | None = None) -> Settings
             wrong.append(f"{variable} is not set")
     settings = Settings(**values)
     wrong += _contradictions(command, environment)
+    if command == "worker":
+        wrong += _impatience(settings)
     if wrong:
         raise SettingsError("; ".join(wrong))
     return settings
@@ -184,4 +188,16 @@ def _contradictions(command: str, environment: Mapping[str, str]) -> list[str]:
         wrong.append("exactly one of JWT_JWKS_URL and JWT_PUBLIC_KEY must be set")
     if len(given & {"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}) == 1:
         wrong.append("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN must be set together")
+    return wrong
+
+
+def _impatience(settings: Settings) -> list[str]:
+    """What would let one worker conclude that a message was not sent while another one may still be sending it."""
+    wrong = []
+    if settings.send_connect_timeout_seconds > settings.send_deadline_seconds:
+        wrong.append("SEND_DEADLINE_SECONDS must not be less than SEND_CONNECT_TIMEOUT_SECONDS")
+    if settings.reconcile_grace_seconds <= settings.send_deadline_seconds:
+        wrong.append("RECONCILE_GRACE_SECONDS must be more than SEND_DEADLINE_SECONDS")
+    if settings.reconcile_hold_seconds < settings.reconcile_grace_seconds + 2 * settings.reconcile_interval_seconds:
+        wrong.append("RECONCILE_HOLD_SECONDS must leave time for RECONCILE_GRACE_SECONDS and two intervals")
     return wrong

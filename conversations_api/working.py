@@ -9,15 +9,20 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg2
 
 from conversations_api import logging as service_logging
 from conversations_api import wiring
 from conversations_api.settings import Settings
+from delivery import inbound_reconciler, reconciler
+from delivery.inbound_reconciler import InboundReconciler
 from delivery.reconciler import BATCH, Patience, Reconciler
+from delivery.session import Session
 from delivery.twilio_gateway import TwilioGateway
-from delivery.worker import Sending, Session, Worker
+from delivery.worker import Sending, Worker
 from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown
 
 logger = logging.getLogger(__name__)
@@ -26,6 +31,7 @@ GRACEFUL_SECONDS = 15.0
 # Calls last far longer than the transactions around them, so that many of them share few connections.
 MOST_CONNECTIONS = 20
 LONGEST_SECONDS_BETWEEN_LOOKS = 5.0
+SECONDS_BETWEEN_SAFETY_NETS = 60.0
 
 
 class WorkerProcess:
@@ -35,14 +41,20 @@ class WorkerProcess:
         self._interval = min(settings.reconcile_interval_seconds, LONGEST_SECONDS_BETWEEN_LOOKS)
         self._stopping = threading.Event()
         self._session: Session | None = None
+        sending = Sending(
+            public_base_url=settings.public_base_url,
+            concurrency=settings.send_concurrency,
+            validity_seconds=settings.twilio_validity_seconds,
+            first_look_seconds=self._interval,
+        )
         database = Database(
-            settings.worker_database_url, pool_size=min(settings.send_concurrency + 2, MOST_CONNECTIONS)
+            settings.worker_database_url, pool_size=min(settings.send_concurrency + 4, MOST_CONNECTIONS)
         )
         gateway = TwilioGateway(
             base_url=settings.twilio_base_url,
             connect_timeout_seconds=settings.send_connect_timeout_seconds,
             total_deadline_seconds=settings.send_deadline_seconds,
-            max_concurrency=settings.send_concurrency + 1,
+            max_concurrency=sending.concurrency + sending.reserved + reconciler.PARALLEL + inbound_reconciler.PARALLEL,
         )
         credentials = wiring.make_twilio_credentials(settings)
         self._worker = Worker(
@@ -50,12 +62,7 @@ class WorkerProcess:
             session_url=settings.worker_database_url,
             gateway=gateway,
             credentials=credentials,
-            sending=Sending(
-                public_base_url=settings.public_base_url,
-                concurrency=settings.send_concurrency,
-                validity_seconds=settings.twilio_validity_seconds,
-                first_look_seconds=self._interval,
-            ),
+            sending=sending,
         )
         self._reconciler = Reconciler(
             database=database,
@@ -66,14 +73,24 @@ class WorkerProcess:
                 grace_seconds=settings.reconcile_grace_seconds,
                 hold_seconds=settings.reconcile_hold_seconds,
                 interval_seconds=settings.reconcile_interval_seconds,
+                poll_seconds=settings.status_poll_seconds,
             ),
         )
+        self._inbound = InboundReconciler(
+            database=database,
+            gateway=gateway,
+            credentials=credentials,
+            interval_seconds=settings.inbound_check_seconds,
+        )
+        self._inbound_interval = min(settings.inbound_check_seconds / 4, LONGEST_SECONDS_BETWEEN_LOOKS)
         self._sending = threading.Thread(target=self._worker.run, args=(self._use,), name="worker", daemon=True)
         self._reconciling = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
+        self._receiving = threading.Thread(target=self._catch_up, name="inbound-reconciler", daemon=True)
 
     def start(self) -> None:
         self._sending.start()
         self._reconciling.start()
+        self._receiving.start()
 
     @property
     def is_running(self) -> bool:
@@ -84,7 +101,7 @@ class WorkerProcess:
         deadline = time.monotonic() + seconds
         self._stopping.set()
         self._worker.stop()
-        for thread in (self._sending, self._reconciling):
+        for thread in (self._sending, self._reconciling, self._receiving):
             thread.join(max(0.0, deadline - time.monotonic()))
         return not self._sending.is_alive()
 
@@ -92,17 +109,33 @@ class WorkerProcess:
         self._session = session
 
     def _reconcile(self) -> None:
+        safety_net_at = 0.0
         while not self._stopping.is_set():
             looked_at = 0
-            try:
+            with self._guarded():
                 if self._session is not None:
                     looked_at = self._reconciler.run_once(self._session)
-            except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
-                logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
-            except Exception as error:  # one message that cannot be looked at must not end all looking
-                logger.error("reconciling_broke_off", exc_info=error)
+                if time.monotonic() >= safety_net_at:
+                    safety_net_at = time.monotonic() + SECONDS_BETWEEN_SAFETY_NETS
+                    self._reconciler.promote_stuck()
             if looked_at < BATCH:
                 self._stopping.wait(self._interval)
+
+    def _catch_up(self) -> None:
+        while not self._stopping.wait(self._inbound_interval):
+            with self._guarded():
+                if self._session is not None:
+                    self._inbound.run_once(self._session)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """One look that fails must not end all looking."""
+        try:
+            yield
+        except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
+            logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
+        except Exception:
+            logger.exception("reconciling_broke_off")
 
 
 def work(settings: Settings) -> None:

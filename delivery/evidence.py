@@ -1,8 +1,8 @@
 """What is done when something becomes known about a message, whoever learns it: worker, webhook or reconciler.
 
 Each function may run any number of times, in any order, with the same result, and none of them sends. All take the
-conversation first, then the outbox row, then the message; a claim takes the last two in the same order, so that
-nobody deadlocks.
+conversation first (if at all), then the outbox row, then the attempt, then the message, and so does a claim: nobody
+deadlocks.
 """
 
 import logging
@@ -14,9 +14,10 @@ from persistence.connection import TenantConnection
 
 logger = logging.getLogger(__name__)
 
-# Where a row of the outbox stands while the carrier may or may not have the message.
-UNDECIDED = ("queued", "calling", "unknown")
-FIRST_POLL_SECONDS = 120.0
+# Where a row of the outbox stands while the carrier may or may not have the message, or may be given it again.
+UNDECIDED = ("waiting", "queued", "calling", "unknown")
+# Where it stands while its latest attempt is open.
+OPEN = ("calling", "unknown")
 
 # The reason is ours and not the carrier's.
 INTERNAL = "internal"
@@ -38,16 +39,14 @@ def accept(
     """The carrier has the message under this SID, in this state: bind the one, move to the other."""
     status = message_status.FROM_TWILIO.get(provider_status, "sending")
     conversations.lock(connection, conversation_id=conversation_id)
-    if status in message_status.TERMINAL:
+    outbox.lock(connection, message_id=message_id)
+    if attempt is not None:
+        attempts.finish(connection, message_id=message_id, number=attempt, outcome="accepted", twilio_sid=twilio_sid)
+    # Where another attempt may have gone out as well, the message is watched although it has ended.
+    if status in message_status.TERMINAL and attempts.count_unknown(connection, message_id=message_id) == 0:
         outbox.delete(connection, message_id=message_id)
     else:
-        outbox.set_state(
-            connection,
-            message_id=message_id,
-            state="accepted",
-            from_states=UNDECIDED,
-            delay_seconds=FIRST_POLL_SECONDS,
-        )
+        outbox.set_state(connection, message_id=message_id, state="accepted", from_states=UNDECIDED, delay_seconds=0.0)
     outbox.promote_next(connection, conversation_id=conversation_id)
     if messages.bind_twilio_sid(connection, message_id=message_id, twilio_sid=twilio_sid):
         logger.error(
@@ -60,8 +59,41 @@ def accept(
         error_code=error_code,
         error_message=error_message,
     )
-    if attempt is not None:
-        attempts.finish(connection, message_id=message_id, number=attempt, outcome="accepted", twilio_sid=twilio_sid)
+
+
+def end(
+    connection: TenantConnection,
+    *,
+    message_id: UUID,
+    conversation_id: UUID,
+    attempt: int,
+    outcome: str,
+    status: str,
+    reason: str | None = None,
+    error_code: str | None = None,
+    error_message: str | None = None,
+) -> None:
+    """This attempt sent nothing and no other will be made: the message is `failed` or `canceled`.
+
+    Unless an earlier attempt may have gone out: then it stays `unconfirmed`, with the error.
+    """
+    conversations.lock(connection, conversation_id=conversation_id)
+    standing = outbox.lock(connection, message_id=message_id)
+    attempts.finish(
+        connection, message_id=message_id, number=attempt, outcome=outcome, reason=reason, error_code=error_code
+    )
+    if standing is not None and (standing.attempt != attempt or standing.state not in OPEN):
+        return  # a newer attempt was begun, or the message is proven sent: this one's end decides nothing
+    outbox.delete(connection, message_id=message_id)
+    outbox.promote_next(connection, conversation_id=conversation_id)
+    nobody_knows = attempts.count_unknown(connection, message_id=message_id) > 0
+    messages.advance_status(
+        connection,
+        message_id=message_id,
+        status="unconfirmed" if nobody_knows else status,
+        error_code=error_code,
+        error_message=error_message,
+    )
 
 
 def reject(
@@ -69,42 +101,26 @@ def reject(
 ) -> None:
     """The carrier refused this message for good: it has failed, with the carrier's code."""
     error_code = str(rejection.error_code)
-    fail(
+    end(
         connection,
         message_id=message_id,
         conversation_id=conversation_id,
+        attempt=attempt,
+        outcome="rejected",
+        status="failed",
         error_code=error_code,
         error_message=rejection.error_message,
     )
-    attempts.finish(connection, message_id=message_id, number=attempt, outcome="rejected", error_code=error_code)
     if error_code == OPTED_OUT:
         conversations.set_opted_out(connection, conversation_id=conversation_id, opted_out=True)
 
 
-def fail(
-    connection: TenantConnection,
-    *,
-    message_id: UUID,
-    conversation_id: UUID,
-    error_code: str,
-    error_message: str,
-) -> None:
-    """The message will not be sent."""
-    _end(connection, message_id=message_id, conversation_id=conversation_id)
-    messages.advance_status(
-        connection, message_id=message_id, status="failed", error_code=error_code, error_message=error_message
-    )
-
-
-def cancel(connection: TenantConnection, *, message_id: UUID, conversation_id: UUID) -> None:
-    """The agency may not send any more: withdrawn before it was sent."""
-    _end(connection, message_id=message_id, conversation_id=conversation_id)
-    messages.advance_status(connection, message_id=message_id, status="canceled")
-
-
 def give_up(connection: TenantConnection, *, message_id: UUID, conversation_id: UUID) -> None:
     """There is no more to find out: it stays `unconfirmed` until late evidence or a person decides."""
-    _end(connection, message_id=message_id, conversation_id=conversation_id)
+    conversations.lock(connection, conversation_id=conversation_id)
+    outbox.delete(connection, message_id=message_id)
+    outbox.promote_next(connection, conversation_id=conversation_id)
+    messages.advance_status(connection, message_id=message_id, status="unconfirmed")
 
 
 def retry_later(
@@ -118,7 +134,12 @@ def retry_later(
 ) -> None:
     """The carrier certainly did not process the attempt: it may be made again, not before the delay."""
     outbox.set_state(
-        connection, message_id=message_id, state="queued", from_states=("calling",), delay_seconds=delay_seconds
+        connection,
+        message_id=message_id,
+        state="queued",
+        from_states=OPEN,
+        attempt=attempt,
+        delay_seconds=delay_seconds,
     )
     attempts.finish(
         connection,
@@ -133,13 +154,12 @@ def retry_later(
 def doubt(connection: TenantConnection, *, message_id: UUID, attempt: int, reason: str, delay_seconds: float) -> None:
     """Nobody knows whether the carrier took it: never sent again blindly, and looked into after the delay."""
     if outbox.set_state(
-        connection, message_id=message_id, state="unknown", from_states=("calling",), delay_seconds=delay_seconds
+        connection,
+        message_id=message_id,
+        state="unknown",
+        from_states=("calling",),
+        attempt=attempt,
+        delay_seconds=delay_seconds,
     ):
         messages.advance_status(connection, message_id=message_id, status="unconfirmed")
     attempts.finish(connection, message_id=message_id, number=attempt, outcome="unknown", reason=reason)
-
-
-def _end(connection: TenantConnection, *, message_id: UUID, conversation_id: UUID) -> None:
-    conversations.lock(connection, conversation_id=conversation_id)
-    outbox.delete(connection, message_id=message_id)
-    outbox.promote_next(connection, conversation_id=conversation_id)

@@ -19,7 +19,7 @@ from delivery import evidence, inbound, twilio_gateway
 from delivery.twilio_gateway import InvalidSignature
 from handlers import responses
 from handlers.services import Services, current
-from persistence import agencies, message_status, messages, provider_events, storable_text
+from persistence import agencies, message_status, messages, outbox, provider_events, storable_text
 from persistence.connection import TenantConnection
 from persistence.errors import InvalidFields
 from tenancy import number_routing
@@ -127,6 +127,7 @@ def _apply_status(
             provider_status=provider_status,
             error_code=error_code if error_code not in ("", "0") else None,
         )
+        outbox.follow(tenant, message_id=message_id)
 
 
 def _read_form() -> SignedForm:

@@ -12,10 +12,12 @@ from persistence.connection import TenantConnection
 
 START = text("""
     insert into attempts (agency_id, message_id, number, worker_key)
-    select agency_id, message_id, attempt, worker_key
+    select outbox.agency_id, outbox.message_id, outbox.attempt, outbox.worker_key
     from outbox
-    where agency_id = :agency_id
-    and message_id = any(:message_ids)
+    join messages on messages.agency_id = outbox.agency_id and messages.id = outbox.message_id
+    where outbox.agency_id = :agency_id
+    and messages.agency_id = :agency_id
+    and outbox.message_id = any(:message_ids)
 """)
 
 MARK_SENDING = text("""
@@ -65,6 +67,35 @@ COUNT_UNKNOWN = text("""
     and message_id = :message_id
     and (outcome is null or outcome = 'unknown')
 """)
+
+COUNT_TRIED = text("""
+    select count(*)
+    from attempts
+    where agency_id = :agency_id
+    and message_id = :message_id
+    and outcome = 'not_processed'
+    and reason <> all(:held_back)
+""")
+
+# Another message to the same contact with the same content, of which one attempt may or may not have arrived.
+HAS_UNPROVEN_TWIN = text("""
+    select exists (
+        select 1
+        from messages this
+        join messages twin on twin.agency_id = this.agency_id and twin.conversation_id = this.conversation_id
+        join attempts on attempts.agency_id = twin.agency_id and attempts.message_id = twin.id
+        where this.agency_id = :agency_id
+        and twin.agency_id = :agency_id
+        and attempts.agency_id = :agency_id
+        and this.id = :message_id
+        and twin.id <> this.id
+        and twin.direction = 'outbound'
+        and twin.content = this.content
+        and (attempts.outcome is null or attempts.outcome = 'unknown'))
+""")
+
+# Why an attempt was recorded and then not made: it says nothing about the message.
+HELD_BACK = ("sender_paused", "sender_refused", "credentials_missing", "carrier_in_trouble")
 
 
 @dataclass(frozen=True)
@@ -129,3 +160,14 @@ def count_unknown(connection: TenantConnection, *, message_id: UUID) -> int:
     """How many calls for this message have no proven outcome."""
     count: int = connection.execute(COUNT_UNKNOWN, message_id=message_id).scalar_one()
     return count
+
+
+def count_tried(connection: TenantConnection, *, message_id: UUID) -> int:
+    """How many calls for this message the carrier did not process."""
+    count: int = connection.execute(COUNT_TRIED, message_id=message_id, held_back=list(HELD_BACK)).scalar_one()
+    return count
+
+
+def has_unproven_twin(connection: TenantConnection, *, message_id: UUID) -> bool:
+    """Whether a message in the carrier's list could as well be another one of ours."""
+    return bool(connection.execute(HAS_UNPROVEN_TWIN, message_id=message_id).scalar())

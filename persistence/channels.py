@@ -23,6 +23,22 @@ PAUSE = text("""
     returning paused_until
 """)
 
+# What was there before the channel was is nobody's inbox.
+INBOUND_MARK = text("""
+    select coalesce(inbound_complete_until, created_at) as complete_until, clock_timestamp() as now,
+        extract(epoch from clock_timestamp() - coalesce(inbound_complete_until, created_at))::float8 as age_seconds
+    from channels
+    where agency_id = :agency_id
+    and id = :channel_id
+""")
+
+SET_INBOUND_MARK = text("""
+    update channels
+    set inbound_complete_until = greatest(inbound_complete_until, :complete_until)
+    where agency_id = :agency_id
+    and id = :channel_id
+""")
+
 
 @dataclass(frozen=True)
 class Channel:
@@ -37,6 +53,15 @@ class Channel:
     inbound_complete_until: datetime | None
 
 
+@dataclass(frozen=True)
+class InboundMark:
+    """Everything that arrived before `complete_until` is here; `now` is the database's clock."""
+
+    complete_until: datetime
+    now: datetime
+    age_seconds: float
+
+
 def get(connection: TenantConnection, *, channel_id: UUID) -> Channel:
     """The channel; it exists, since only a routing row or a conversation names it."""
     return Channel(**connection.execute(GET, channel_id=channel_id).one()._mapping)
@@ -48,3 +73,13 @@ def pause(connection: TenantConnection, *, channel_id: UUID, seconds: float, err
         PAUSE, channel_id=channel_id, seconds=seconds, error_code=error_code
     ).scalar_one()
     return until
+
+
+def inbound_mark(connection: TenantConnection, *, channel_id: UUID) -> InboundMark:
+    """How far what contacts wrote is known to be here."""
+    return InboundMark(**connection.execute(INBOUND_MARK, channel_id=channel_id).one()._mapping)
+
+
+def set_inbound_mark(connection: TenantConnection, *, channel_id: UUID, complete_until: datetime) -> None:
+    """Everything that arrived before is here now; a mark never goes back."""
+    connection.execute(SET_INBOUND_MARK, channel_id=channel_id, complete_until=complete_until)

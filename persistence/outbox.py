@@ -8,12 +8,11 @@ on the conversation that every writer here holds makes it never fail.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 
-from persistence.connection import TenantConnection, UnboundConnection
+from persistence.connection import TenantConnection
 
 CHANNEL = "faro_outbox"
 
@@ -21,56 +20,45 @@ INSERT = text("""
     insert into outbox (agency_id, message_id, conversation_id, channel_id, sent_at, attempt, state)
     values (:agency_id, :message_id, :conversation_id, :channel_id, :sent_at,
         (select coalesce(max(number), 0) from attempts where agency_id = :agency_id and message_id = :message_id),
-        case when exists (
-            select 1
-            from outbox
-            where agency_id = :agency_id
-            and conversation_id = :conversation_id
-            and state in ('waiting', 'queued', 'calling', 'unknown')
-        ) then 'waiting' else 'queued' end)
+        case
+            when exists (
+                select 1
+                from outbox
+                where agency_id = :agency_id
+                and conversation_id = :conversation_id
+                and state = 'waiting') then 'waiting'
+            when exists (
+                select 1
+                from outbox
+                where agency_id = :agency_id
+                and conversation_id = :conversation_id
+                and state in ('queued', 'calling', 'unknown')) then 'waiting'
+            else 'queued'
+        end)
+""")
+
+# Nobody was following the message any more, and the carrier has it after all.
+FOLLOW = text("""
+    insert into outbox (agency_id, message_id, conversation_id, channel_id, sent_at, attempt, attempted_at, state)
+    select messages.agency_id, messages.id, messages.conversation_id, conversations.channel_id, messages.sent_at,
+        attempts.number, attempts.started_at, 'accepted'
+    from messages
+    join conversations on conversations.agency_id = messages.agency_id
+        and conversations.id = messages.conversation_id
+    join attempts on attempts.agency_id = messages.agency_id and attempts.message_id = messages.id
+    where messages.agency_id = :agency_id
+    and conversations.agency_id = :agency_id
+    and attempts.agency_id = :agency_id
+    and messages.id = :message_id
+    and messages.status in ('sending', 'sent')
+    order by attempts.number desc
+    limit 1
+    on conflict (agency_id, message_id) do nothing
 """)
 
 NOTIFY = text("notify faro_outbox")
 
-# The agencies that have work are walked one index step each, so the backlog of one costs the others nothing;
-# each gives at most :per_agency rows, and they take turns.
-CLAIM = text("""
-    with recursive agency as (
-        (select agency_id from outbox where state = 'queued' order by agency_id limit 1)
-        union all
-        select (select min_agency.agency_id
-            from outbox min_agency
-            where min_agency.state = 'queued' and min_agency.agency_id > agency.agency_id
-            order by min_agency.agency_id limit 1)
-        from agency
-        where agency.agency_id is not null
-    ),
-    due as (
-        select picked.agency_id, picked.message_id,
-            row_number() over (partition by picked.agency_id order by picked.available_at) as turn
-        from agency
-        cross join lateral (
-            select agency_id, message_id, available_at
-            from outbox
-            where outbox.agency_id = agency.agency_id
-            and state = 'queued'
-            and available_at <= clock_timestamp()
-            order by available_at
-            limit :per_agency
-            for update skip locked
-        ) picked
-        where agency.agency_id is not null
-    )
-    update outbox
-    set state = 'calling', attempt = outbox.attempt + 1, worker_key = :worker_key,
-        attempted_at = clock_timestamp(), negative_listings = 0
-    from (select agency_id, message_id from due order by turn, random() limit :limit) taken
-    where outbox.agency_id = taken.agency_id
-    and outbox.message_id = taken.message_id
-    returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.attempt
-""")
-
-# `state` guards every change: what another process has settled meanwhile is left alone.
+# `state` and `attempt` guard every change: what another process has settled or begun meanwhile is left alone.
 SET_STATE = text("""
     update outbox
     set state = :state,
@@ -79,6 +67,7 @@ SET_STATE = text("""
     where agency_id = :agency_id
     and message_id = :message_id
     and state = any(:from_states)
+    and attempt = coalesce(cast(:attempt as integer), attempt)
     returning message_id
 """)
 
@@ -89,11 +78,19 @@ DELETE = text("""
     returning message_id
 """)
 
-FIND_STATE = text("""
-    select state
+FIND = text("""
+    select state, attempt
     from outbox
     where agency_id = :agency_id
     and message_id = :message_id
+""")
+
+LOCK = text("""
+    select state, attempt
+    from outbox
+    where agency_id = :agency_id
+    and message_id = :message_id
+    for no key update
 """)
 
 PROMOTE_NEXT = text("""
@@ -126,59 +123,13 @@ HOLD_CHANNEL = text("""
     and available_at < clock_timestamp() + make_interval(secs => :seconds)
 """)
 
-# Rows that need a second look: whose caller may be dead, whose outcome is unknown, whose last word is missing.
-# They are put off while they are looked at, so that several workers share the work.
-TAKE_DUE = text("""
-    update outbox
-    set available_at = clock_timestamp() + make_interval(secs => :seconds)
-    from (
-        select agency_id, message_id
-        from outbox
-        where (state in ('unknown', 'accepted') and available_at <= clock_timestamp())
-        or (state = 'calling' and available_at <= clock_timestamp()
-            and attempted_at <= clock_timestamp() - make_interval(secs => :grace_seconds))
-        order by available_at
-        limit :limit
-        for update skip locked
-    ) due
-    where outbox.agency_id = due.agency_id
-    and outbox.message_id = due.message_id
-    returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.state,
-        outbox.attempt, outbox.worker_key, outbox.negative_listings,
-        extract(epoch from clock_timestamp() - outbox.attempted_at)::float8 as age_seconds
-""")
-
-STATISTICS = text("""
-    select state, count(*), extract(epoch from clock_timestamp() - min(available_at))::float8 as oldest_seconds
-    from outbox
-    group by state
-""")
-
 
 @dataclass(frozen=True)
-class Claim:
-    """A message that this worker has taken, and the number of the attempt that it is about to make."""
+class Standing:
+    """What is still to do for a message, and the number of its latest attempt."""
 
-    agency_id: UUID
-    message_id: UUID
-    conversation_id: UUID
-    channel_id: UUID
-    attempt: int
-
-
-@dataclass(frozen=True)
-class Due:
-    """A message that needs a second look, `age_seconds` after its latest attempt."""
-
-    agency_id: UUID
-    message_id: UUID
-    conversation_id: UUID
-    channel_id: UUID
     state: str
     attempt: int
-    worker_key: int
-    negative_listings: int
-    age_seconds: float
 
 
 def insert(
@@ -191,22 +142,27 @@ def insert(
     connection.execute(NOTIFY)
 
 
-def claim(connection: UnboundConnection, *, worker_key: int, limit: int, per_agency: int) -> list[Claim]:
-    """Take up to `limit` messages that are due, from the agencies in turn; the caller records the attempts."""
-    rows = connection.execute(CLAIM, worker_key=worker_key, limit=limit, per_agency=per_agency)
-    return [Claim(**row._mapping) for row in rows]
+def follow(connection: TenantConnection, *, message_id: UUID) -> None:
+    """Have the message followed to its end again, if it has not ended and nobody follows it."""
+    connection.execute(FOLLOW, message_id=message_id)
 
 
-def take_due(connection: UnboundConnection, *, limit: int, grace_seconds: float, put_off_seconds: float) -> list[Due]:
-    """Take up to `limit` messages for a second look; no other worker takes them for `put_off_seconds`."""
-    rows = connection.execute(TAKE_DUE, limit=limit, grace_seconds=grace_seconds, seconds=put_off_seconds)
-    return [Due(**row._mapping) for row in rows]
+def find(connection: TenantConnection, *, message_id: UUID) -> Standing | None:
+    """What is still to do for the message, or None when nothing is."""
+    row = connection.execute(FIND, message_id=message_id).first()
+    return Standing(**row._mapping) if row else None
+
+
+def lock(connection: TenantConnection, *, message_id: UUID) -> Standing | None:
+    """The same, with the row locked until the transaction ends."""
+    row = connection.execute(LOCK, message_id=message_id).first()
+    return Standing(**row._mapping) if row else None
 
 
 def find_state(connection: TenantConnection, *, message_id: UUID) -> str | None:
-    """What is still to do for the message, or None when nothing is."""
-    state: str | None = connection.execute(FIND_STATE, message_id=message_id).scalar()
-    return state
+    """The state of what is still to do for the message, or None when nothing is."""
+    standing = find(connection, message_id=message_id)
+    return standing.state if standing else None
 
 
 def set_state(
@@ -216,15 +172,20 @@ def set_state(
     state: str,
     from_states: tuple[str, ...],
     delay_seconds: float,
+    attempt: int | None = None,
     negative_listings: int = 0,
 ) -> bool:
-    """Move the row if it is in one of `from_states`, not to be looked at before the delay; True when it moved."""
+    """Move the row if it is in one of `from_states`, and `attempt`, if given, is its latest; True when it moved.
+
+    It is not looked at before the delay.
+    """
     moved = connection.execute(
         SET_STATE,
         message_id=message_id,
         state=state,
         from_states=list(from_states),
         delay_seconds=delay_seconds,
+        attempt=attempt,
         negative_listings=negative_listings,
     )
     return moved.first() is not None
@@ -235,17 +196,14 @@ def delete(connection: TenantConnection, *, message_id: UUID) -> bool:
     return connection.execute(DELETE, message_id=message_id).first() is not None
 
 
-def promote_next(connection: TenantConnection, *, conversation_id: UUID) -> None:
+def promote_next(connection: TenantConnection, *, conversation_id: UUID) -> bool:
     """Let the next message of the conversation go, unless one is under way; the caller holds the conversation."""
-    if connection.execute(PROMOTE_NEXT, conversation_id=conversation_id).first() is not None:
+    promoted = connection.execute(PROMOTE_NEXT, conversation_id=conversation_id).first() is not None
+    if promoted:
         connection.execute(NOTIFY)
+    return promoted
 
 
 def hold_channel(connection: TenantConnection, *, channel_id: UUID, seconds: float) -> None:
     """Keep all that is queued for a sender, and try none of it before then."""
     connection.execute(HOLD_CHANNEL, channel_id=channel_id, seconds=seconds)
-
-
-def statistics(connection: UnboundConnection) -> list[dict[str, Any]]:
-    """How many messages stand in each state, and for how long the longest has been due."""
-    return [dict(row._mapping) for row in connection.execute(STATISTICS)]

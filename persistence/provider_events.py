@@ -1,6 +1,7 @@
 """What the carrier reported of a message: every event once and in full, whether or not it moved the status."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,24 @@ LIST = text("""
     where agency_id = :agency_id
     and message_id = :message_id
     order by received_at, id
+""")
+
+# A message has one SID in its row; a second one, of a message that went out twice, stands in its events only.
+LIST_KNOWN_SIDS = text("""
+    select twilio_sid
+    from messages
+    where agency_id = :agency_id
+    and twilio_sid = any(:twilio_sids)
+    union
+    select provider_events.twilio_sid
+    from messages
+    join provider_events on provider_events.agency_id = messages.agency_id
+        and provider_events.message_id = messages.id
+    where messages.agency_id = :agency_id
+    and provider_events.agency_id = :agency_id
+    and messages.conversation_id = :conversation_id
+    and messages.duplicate_detected
+    and provider_events.twilio_sid = any(:twilio_sids)
 """)
 
 
@@ -57,3 +76,9 @@ def insert(
 def list_history(connection: TenantConnection, *, message_id: UUID) -> list[dict[str, Any]]:
     """The message's events in the order in which they arrived."""
     return [dict(row._mapping) for row in connection.execute(LIST, message_id=message_id)]
+
+
+def list_known_sids(connection: TenantConnection, *, conversation_id: UUID, twilio_sids: Sequence[str]) -> set[str]:
+    """Those of the SIDs that already belong to a message."""
+    rows = connection.execute(LIST_KNOWN_SIDS, conversation_id=conversation_id, twilio_sids=list(twilio_sids))
+    return set(rows.scalars())

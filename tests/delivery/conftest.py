@@ -10,9 +10,10 @@ from uuid import UUID
 import pytest
 
 from delivery.reconciler import Patience, Reconciler
+from delivery.session import Session
 from delivery.twilio_gateway import TwilioGateway
 from delivery.twilio_simulator import TwilioSimulator
-from delivery.worker import Sending, Session, Worker
+from delivery.worker import Sending, Worker
 from persistence import conversations, messages, outbox
 from tenancy import transaction
 from tenancy.transaction import Database, tenant_transaction
@@ -22,7 +23,7 @@ from tests.agencies import ACCOUNT_SID, Agency, Urls, make_conversation
 AUTH_TOKEN = "0123456789abcdef0123456789abcdef"
 # Nothing listens there: what these tests learn, they learn without callbacks.
 NOWHERE = "http://127.0.0.1:9"
-PATIENCE = Patience(grace_seconds=1.0, hold_seconds=20.0, interval_seconds=0.2)
+PATIENCE = Patience(grace_seconds=1.0, hold_seconds=20.0, interval_seconds=0.2, poll_seconds=0.0)
 
 
 class Office:

@@ -7,8 +7,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from delivery.worker import Session, Worker
-from persistence import attempts, outbox
+from delivery.session import Session
+from delivery.worker import Worker
+from persistence import attempts, outbox_work
 from tenancy import transaction
 from tenancy.transaction import Database, tenant_transaction, unbound_transaction
 from tests.agencies import Agency
@@ -120,7 +121,7 @@ def _claimed_by_somebody(office: Office) -> Iterator[None]:
     with transaction.session(office.urls.worker) as connection:
         session = Session(connection)
         with unbound_transaction(office.worker_database) as unbound:
-            (claim,) = outbox.claim(unbound, worker_key=session.worker_key, limit=1, per_agency=1)
+            (claim,) = outbox_work.claim(unbound, worker_key=session.worker_key, limit=1, per_agency=1)
             attempts.start(transaction.bind(unbound, claim.agency_id), message_ids=[claim.message_id])
         yield
 

@@ -226,8 +226,10 @@ create table outbox (
     primary key (agency_id, message_id)
 );
 
-create index outbox_due on outbox (agency_id, state, available_at);
-create index outbox_conversation on outbox (agency_id, conversation_id, sent_at, message_id);
+-- One small index for each question the worker asks, so that no backlog is read to answer another.
+create index outbox_queued on outbox (agency_id, available_at) where state = 'queued';
+create index outbox_waiting on outbox (agency_id, conversation_id, sent_at, message_id) where state = 'waiting';
+create index outbox_second_look on outbox (available_at) where state in ('calling', 'unknown', 'accepted');
 -- One unresolved message per sender and recipient, kept by the database itself.
 create unique index outbox_one_in_flight on outbox (agency_id, conversation_id)
     where state in ('queued', 'calling', 'unknown');

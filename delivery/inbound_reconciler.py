@@ -1,0 +1,123 @@
+"""Fetches what contacts wrote while nobody was there to be told: webhooks are tried for some seconds, then never again.
+
+Each number has a watermark: everything that arrived before it is here. What the carrier lists since then is stored
+by its SID, which makes a message that a webhook brought, or another worker lists as well, the same message.
+"""
+
+import logging
+import random
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import psycopg2
+
+from delivery import inbound
+from delivery.inbound import InboundMessage
+from delivery.session import Session
+from delivery.twilio_gateway import ListedMessage, ListingUnavailable, TwilioAccount, TwilioGateway
+from persistence import channels, messages
+from persistence.connection import TenantConnection
+from tenancy import number_routing
+from tenancy.number_routing import Number
+from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown, tenant_transaction, unbound_transaction
+from tenancy.twilio_credentials import CredentialsUnreadable, TwilioCredentials
+
+logger = logging.getLogger(__name__)
+
+PARALLEL = 4
+# The carrier's clock and ours may differ by this much, and a new message may be listed this late.
+OVERLAP = timedelta(minutes=10)
+# Far more than arrives in an outage: reading stops somewhere, and must not stop before it has caught up.
+MOST_ROWS = 200_000
+
+
+class InboundReconciler:
+    """Looks at every number that is due, once per `run_once`; the workers of an installation share the numbers."""
+
+    def __init__(
+        self, *, database: Database, gateway: TwilioGateway, credentials: TwilioCredentials, interval_seconds: float
+    ) -> None:
+        """`interval_seconds` is how far behind a number's watermark may fall before the carrier is asked."""
+        self._database = database
+        self._gateway = gateway
+        self._credentials = credentials
+        self._interval_seconds = interval_seconds
+
+    def run_once(self, session: Session) -> None:
+        """Store what is missing. A number that cannot be asked now keeps its watermark, and is asked again."""
+        with unbound_transaction(self._database, read_only=True) as connection:
+            numbers = number_routing.list_numbers(connection)
+        known = {(number.account_sid, number.address) for number in numbers}
+        random.shuffle(numbers)  # each worker begins elsewhere
+        with ThreadPoolExecutor(PARALLEL, thread_name_prefix="inbound") as pool:
+            for number in numbers:
+                pool.submit(self._look_at, number, known, session)
+
+    def _look_at(self, number: Number, known: set[tuple[str, str]], session: Session) -> None:
+        try:
+            with session.alone_with(_lock_key(number)) as nobody_else:
+                if nobody_else:
+                    self._catch_up(number, known)
+        except ListingUnavailable as error:
+            logger.info("listing_unavailable", extra={**_names(number), "reason": error.reason})
+        except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
+            logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
+        except Exception:
+            logger.exception("inbound_look_broke_off", extra=_names(number))
+
+    def _catch_up(self, number: Number, known: set[tuple[str, str]]) -> None:
+        with tenant_transaction(self._database, number.agency_id, read_only=True) as connection:
+            mark = channels.inbound_mark(connection, channel_id=number.channel_id)
+            if mark.age_seconds < self._interval_seconds:
+                return
+            account = self._account(connection, number)
+        if account is None:
+            return
+        # A messaging service is no address that anything is sent to: its numbers are, and they may be any.
+        is_service = number.address.startswith("MG")
+        listed = self._gateway.list_messages(
+            account,
+            to=None if is_service else number.address,
+            created_after=mark.complete_until - OVERLAP,
+            page_size=100,
+            limit=MOST_ROWS,
+        )
+        for one in reversed(listed):
+            arrived_here = one.messaging_service_sid == number.address if is_service else one.to == number.address
+            # A number that is known by itself goes before its service, as when a webhook is routed.
+            elsewhere = is_service and (number.account_sid, one.to) in known
+            if one.direction == "inbound" and arrived_here and not elsewhere:
+                self._store(number, account, one)
+        with tenant_transaction(self._database, number.agency_id) as connection:
+            channels.set_inbound_mark(connection, channel_id=number.channel_id, complete_until=mark.now)
+
+    def _store(self, number: Number, account: TwilioAccount, listed: ListedMessage) -> None:
+        with tenant_transaction(self._database, number.agency_id, read_only=True) as connection:
+            if messages.find_by_twilio_sid(connection, twilio_sid=listed.sid) is not None:
+                return
+        media = self._gateway.list_media(account, listed.sid) if listed.num_media else []
+        message = InboundMessage(
+            twilio_sid=listed.sid,
+            sender=listed.from_ or "",
+            content=listed.body,
+            media=[{"url": one.url, "content_type": one.content_type} for one in media],
+        )
+        with tenant_transaction(self._database, number.agency_id) as connection:
+            if inbound.store(connection, channel_id=number.channel_id, message=message):
+                logger.warning("inbound_message_missed_by_webhook", extra=_names(number))
+
+    def _account(self, connection: TenantConnection, number: Number) -> TwilioAccount | None:
+        try:
+            tokens = self._credentials.find_tokens(connection, account_sid=number.account_sid)
+        except CredentialsUnreadable:
+            tokens = None
+        return None if tokens is None else TwilioAccount(number.account_sid, *tokens)
+
+
+def _lock_key(number: Number) -> int:
+    """An advisory lock for each channel; a worker's key is random, and would have to be the same 63 bits."""
+    return number.channel_id.int >> 65
+
+
+def _names(number: Number) -> dict[str, str]:
+    return {"agency_id": str(number.agency_id), "channel_id": str(number.channel_id)}

@@ -1,0 +1,171 @@
+"""What the worker asks of the outbox as a whole, before any agency is bound: what is to be sent, what to be looked at.
+
+The one exception to one transaction, one agency: only the worker's role sees rows of every agency here, and all that
+it does about a message it does bound to that message's agency.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from persistence.connection import UnboundConnection
+
+# The agencies that have work are walked one index step each, so the backlog of one costs the others nothing;
+# each gives at most :per_agency rows, and they take turns.
+CLAIM = text("""
+    with recursive agency as (
+        (select agency_id from outbox where state = 'queued' order by agency_id limit 1)
+        union all
+        select following.agency_id
+        from agency
+        cross join lateral (
+            select outbox.agency_id
+            from outbox
+            where outbox.state = 'queued' and outbox.agency_id > agency.agency_id
+            order by outbox.agency_id
+            limit 1
+        ) following
+    ),
+    due as (
+        select picked.agency_id, picked.message_id,
+            row_number() over (partition by picked.agency_id order by picked.available_at) as turn
+        from agency
+        cross join lateral (
+            select agency_id, message_id, available_at
+            from outbox
+            where outbox.agency_id = agency.agency_id
+            and state = 'queued'
+            and available_at <= clock_timestamp()
+            order by available_at
+            limit :per_agency
+            for update skip locked
+        ) picked
+        where agency.agency_id <> all(cast(:passed_over as uuid[]))
+    )
+    update outbox
+    set state = 'calling', attempt = outbox.attempt + 1, worker_key = :worker_key,
+        attempted_at = clock_timestamp(), negative_listings = 0
+    from (select agency_id, message_id from due order by turn, random() limit :limit) taken
+    where outbox.agency_id = taken.agency_id
+    and outbox.message_id = taken.message_id
+    returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.attempt
+""")
+
+# Rows that need a second look: whose caller may be dead, whose outcome is unknown, whose last word is missing.
+# They are put off while they are looked at, so that several workers share the work.
+TAKE_DUE = text("""
+    update outbox
+    set available_at = clock_timestamp() + make_interval(secs => :seconds)
+    from (
+        select agency_id, message_id
+        from outbox
+        where state in ('calling', 'unknown', 'accepted')
+        and available_at <= clock_timestamp()
+        and (state <> 'calling' or attempted_at <= clock_timestamp() - make_interval(secs => :grace_seconds))
+        and (state <> 'accepted' or attempted_at <= clock_timestamp() - make_interval(secs => :follow_seconds))
+        order by available_at
+        limit :limit
+        for update skip locked
+    ) due
+    where outbox.agency_id = due.agency_id
+    and outbox.message_id = due.message_id
+    returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.state,
+        outbox.attempt, outbox.worker_key, outbox.negative_listings,
+        extract(epoch from clock_timestamp() - outbox.attempted_at)::float8 as age_seconds
+""")
+
+# Whoever ends a message lets the next one go in the same transaction, so there should be none: a safety net.
+LIST_STUCK = text("""
+    with recursive conversation as (
+        (select agency_id, conversation_id
+            from outbox
+            where state = 'waiting'
+            order by agency_id, conversation_id
+            limit 1)
+        union all
+        select following.agency_id, following.conversation_id
+        from conversation
+        cross join lateral (
+            select outbox.agency_id, outbox.conversation_id
+            from outbox
+            where outbox.state = 'waiting'
+            and (outbox.agency_id, outbox.conversation_id) > (conversation.agency_id, conversation.conversation_id)
+            order by outbox.agency_id, outbox.conversation_id
+            limit 1
+        ) following
+    )
+    select agency_id, conversation_id
+    from conversation
+    where not exists (
+        select 1
+        from outbox
+        where outbox.agency_id = conversation.agency_id
+        and outbox.conversation_id = conversation.conversation_id
+        and outbox.state in ('queued', 'calling', 'unknown'))
+    limit :limit
+""")
+
+STATISTICS = text("""
+    select state, count(*), extract(epoch from clock_timestamp() - min(available_at))::float8 as oldest_seconds
+    from outbox
+    group by state
+""")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A message that this worker has taken, and the number of the attempt that it is about to make."""
+
+    agency_id: UUID
+    message_id: UUID
+    conversation_id: UUID
+    channel_id: UUID
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Due:
+    """A message that needs a second look, `age_seconds` after its latest attempt."""
+
+    agency_id: UUID
+    message_id: UUID
+    conversation_id: UUID
+    channel_id: UUID
+    state: str
+    attempt: int
+    worker_key: int
+    negative_listings: int
+    age_seconds: float
+
+
+def claim(
+    connection: UnboundConnection, *, worker_key: int, limit: int, per_agency: int, passed_over: Sequence[UUID] = ()
+) -> list[Claim]:
+    """Take up to `limit` messages that are due, from the agencies in turn; the caller records the attempts."""
+    rows = connection.execute(
+        CLAIM, worker_key=worker_key, limit=limit, per_agency=per_agency, passed_over=list(passed_over)
+    )
+    return [Claim(**row._mapping) for row in rows]
+
+
+def take_due(
+    connection: UnboundConnection, *, limit: int, grace_seconds: float, follow_seconds: float, put_off_seconds: float
+) -> list[Due]:
+    """Take up to `limit` messages for a second look; no other worker takes them for `put_off_seconds`."""
+    rows = connection.execute(
+        TAKE_DUE, limit=limit, grace_seconds=grace_seconds, follow_seconds=follow_seconds, seconds=put_off_seconds
+    )
+    return [Due(**row._mapping) for row in rows]
+
+
+def list_stuck(connection: UnboundConnection, *, limit: int) -> list[tuple[UUID, UUID]]:
+    """(agency, conversation) where messages wait although none is under way."""
+    return [(row.agency_id, row.conversation_id) for row in connection.execute(LIST_STUCK, limit=limit)]
+
+
+def statistics(connection: UnboundConnection) -> list[dict[str, Any]]:
+    """How many messages stand in each state, and for how long the longest has been due."""
+    return [dict(row._mapping) for row in connection.execute(STATISTICS)]
