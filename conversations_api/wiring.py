@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+from conversations_api.lanes import Limits
 from conversations_api.settings import Settings
 from handlers.services import Services
 from persistence import role_safety, schema, schema_lint
@@ -31,9 +32,9 @@ def services_lifespan(settings: Settings) -> Callable[[Any], AbstractAsyncContex
 
 
 def make_services(settings: Settings) -> Services:
-    """One connection per handler thread: no request waits for one that another thread holds."""
+    """One connection per thread: no request waits for one that another thread holds."""
     return Services(
-        database=Database(settings.database_url, pool_size=settings.handler_threads),
+        database=Database(settings.database_url, pool_size=Limits(handler_threads=settings.handler_threads).threads),
         token_verifier=TokenVerifier(
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,

@@ -1,6 +1,7 @@
 """What a request may reach: made once per process, handed over by the application's lifespan, never a global."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import connexion
@@ -28,13 +29,16 @@ def current() -> Services:
     return services
 
 
-def open_inbox(*, sending: bool = False) -> AbstractContextManager[access.Inbox]:
+@contextmanager
+def open_inbox(*, sending: bool = False) -> Iterator[access.Inbox]:
     """The transaction of the agency that the running request acts for; see `tenancy.access.open_inbox`."""
     request = connexion.request
-    return access.open_inbox(
+    with access.open_inbox(
         current().database,
         request.context["token_info"]["claims"],
         header=request.headers.get("X-Tenant-ID"),
         query=request.query_params.get("tenant_id"),
         sending=sending,
-    )
+    ) as inbox:
+        request.state.agency_id = str(inbox.connection.agency_id)  # for the log
+        yield inbox
