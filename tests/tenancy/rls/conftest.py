@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy
 
 from conversations_api.embedded_postgres import EmbeddedPostgres
-from tests.conftest import Urls
+from tests.agencies import Urls
 from tests.tenancy.rls.world import Logins, connect, store, superuser_engine
 
 

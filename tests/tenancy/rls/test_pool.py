@@ -15,7 +15,7 @@ from benchmarks.pool_checkouts import Checkouts
 from persistence.connection import TenantConnection, UnboundConnection
 from tenancy import transaction
 from tenancy.transaction import Database, tenant_transaction
-from tests.conftest import Urls
+from tests.agencies import Urls
 
 CHECKOUTS = 5_000
 

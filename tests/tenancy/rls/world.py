@@ -15,7 +15,7 @@ from psycopg2 import errors, sql
 from sqlalchemy.pool import NullPool
 
 from persistence.connection import UnboundConnection
-from tests.conftest import Urls
+from tests.agencies import Urls
 from tests.tenancy.rls import rows
 
 ROLES = ("faro_app", "faro_worker", "faro_owner")
