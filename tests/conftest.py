@@ -9,6 +9,8 @@ from conversations_api import migrating
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from tenancy.transaction import Database
 from tests.agencies import Agency, Urls, make_agency
+from tests.api_client import Api
+from tests.serving import served
 
 TEMPLATE = "faro_template"
 _numbers = itertools.count(1)
@@ -19,6 +21,16 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     """One server for the whole run, never another PostgreSQL that may be on PATH."""
     with EmbeddedPostgres.ephemeral(fsync=False) as server:
         yield server
+
+
+def urls_of(postgres: EmbeddedPostgres, name: str) -> Urls:
+    """The URLs of one of the server's databases, by role."""
+    return Urls(
+        app=postgres.url("faro_app", name),
+        worker=postgres.url("faro_worker", name),
+        owner=postgres.url("faro_owner", name),
+        superuser=postgres.url("postgres", name),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +46,7 @@ def urls(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[Urls]:
     """A migrated, empty database of this test's own."""
     name = f"faro_test_{next(_numbers)}"
     postgres.create_database(name, template=migrated_template)
-    yield Urls(
-        app=postgres.url("faro_app", name),
-        worker=postgres.url("faro_worker", name),
-        owner=postgres.url("faro_owner", name),
-        superuser=postgres.url("postgres", name),
-    )
+    yield urls_of(postgres, name)
     postgres.drop_database(name)
 
 
@@ -69,3 +76,13 @@ def agency(urls: Urls) -> Agency:
 def other_agency(urls: Urls) -> Agency:
     """An agency that looks the same, and whose rows must never show up."""
     return make_agency(urls.owner, 2)
+
+
+@pytest.fixture(scope="session")
+def api(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[Api]:
+    """The API over a database that all tests share which do not break it; each makes agencies of its own."""
+    name = "faro_served"
+    postgres.create_database(name, template=migrated_template)
+    with served(urls_of(postgres, name)) as running:
+        yield running
+    postgres.drop_database(name)
