@@ -1,13 +1,14 @@
 """A command that cannot or must not run says why in one line, names the setting, and shows none of its value."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
-from conversations_api import settings
+from conversations_api import addresses, settings
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from tenancy import twilio_credentials
-from tests.agencies import Urls
+from tests.agencies import Urls, make_agency
 from tests.commands import refusal, run
 from tests.stack import AUDIENCE, ISSUER, PUBLIC_KEY
 
@@ -119,6 +120,24 @@ def test_the_applications_role_cannot_migrate(postgres: EmbeddedPostgres) -> Non
 def test_a_token_of_the_demo_needs_a_demo(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = str(tmp_path_factory.mktemp("nothing"))
     assert "no demo was ever started" in refusal(run("token", "--agency", "Harbor", "--data-folder", folder))
+
+
+def test_the_demo_takes_all_three_database_urls_or_none(tmp_path: Path) -> None:
+    variables = {"DATABASE_URL": "postgresql://faro_app:hunter2@127.0.0.1:1/faro"}
+    said = refusal(run("demo", "--data-folder", str(tmp_path / ".data"), environment=variables))
+    assert "WORKER_DATABASE_URL and MIGRATION_DATABASE_URL" in said
+
+
+def test_the_demo_does_not_move_in_with_other_agencies(urls: Urls, tmp_path: Path) -> None:
+    make_agency(urls.owner, 1)
+    variables = {
+        "DATABASE_URL": urls.app,
+        "WORKER_DATABASE_URL": urls.worker,
+        "MIGRATION_DATABASE_URL": urls.owner,
+        "PORT": str(addresses.free_port()),
+    }
+    said = refusal(run("demo", "--data-folder", str(tmp_path / ".data"), environment=variables))
+    assert "holds other agencies" in said
 
 
 @pytest.mark.parametrize("command", ["serve", "worker", "migrate", "demo", "token"])
