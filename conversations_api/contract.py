@@ -26,9 +26,16 @@ _SCALARS = frozenset({"string", "integer", "number", "boolean"})
 
 
 class Schema:
-    """One schema, compiled. `types` are the JSON types it admits at its root, when it says."""
+    """One schema, compiled. `types` are the JSON types it admits at its root, when it says; `pattern_words` what the
+    contract's patterns ask for, in words."""
 
-    def __init__(self, schema: Mapping[str, Any], compiled: jsonschema_rs.Draft202012Validator) -> None:
+    def __init__(
+        self,
+        schema: Mapping[str, Any],
+        compiled: jsonschema_rs.Draft202012Validator,
+        pattern_words: Mapping[str, str],
+    ) -> None:
+        self.pattern_words = pattern_words
         declared = schema.get("type", [])
         self.types = frozenset([declared] if isinstance(declared, str) else declared)
         self.properties: Mapping[str, Any] = schema.get("properties", {})
@@ -81,6 +88,7 @@ class Contract:
             name: _json_schema(schema) for name, schema in document.get("components", {}).get("schemas", {}).items()
         }
         self._compiled: dict[str, Schema] = {}
+        self._pattern_words = dict(_pattern_words(document))
         self.operations = {operation.operation_id: operation for operation in self._read_operations()}
 
     @classmethod
@@ -144,7 +152,9 @@ class Contract:
     def _compile(self, schema: Mapping[str, Any]) -> Schema:
         key = json.dumps(schema, sort_keys=True, default=str)
         if key not in self._compiled:
-            self._compiled[key] = Schema(_json_schema(self._resolve(schema)), self._validator(_json_schema(schema)))
+            self._compiled[key] = Schema(
+                _json_schema(self._resolve(schema)), self._validator(_json_schema(schema)), self._pattern_words
+            )
         return self._compiled[key]
 
     def _validator(self, schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
@@ -154,6 +164,18 @@ class Contract:
             pattern_options=jsonschema_rs.RegexOptions(),
             offline=True,
         )
+
+
+def _pattern_words(node: Any) -> Iterator[tuple[str, str]]:
+    """Each pattern with the words beside it, `x-pattern-message`."""
+    if isinstance(node, dict):
+        if isinstance(words := node.get("x-pattern-message"), str):
+            yield node["pattern"], words
+        for each in node.values():
+            yield from _pattern_words(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _pattern_words(each)
 
 
 def _json_schema(node: Any) -> dict[str, Any]:

@@ -17,14 +17,8 @@ MAX_ERRORS = 50  # that are put into words; many more than fit an answer
 MAX_NAME = 64  # characters of a name that the client chose
 MAX_MESSAGE = 160
 
+_UUID = "must be a UUID"
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.\[\]-]")
-
-# How a pattern begins tells what it is for; the pattern itself is the words where this does not know it.
-_PATTERNS = (
-    (re.compile(r"\^\[0-9(A-F)?a-f\]\{8\}-", re.IGNORECASE), "must be a UUID"),
-    (re.compile(r"\^https://"), "must be an https address"),
-    (re.compile(r"\[\^[^\]]*\]$"), "must not be blank"),
-)
 
 _TYPES = {
     "array": "a list",
@@ -67,34 +61,40 @@ def types(names: Iterable[str]) -> str:
     return " or ".join(_TYPES[name] for name in sorted(names) if name != "null")
 
 
-def describe(errors: Iterable[jsonschema_rs.ValidationError]) -> list[FieldError]:
-    """Every field and rule, each once; of a malformed id only that it must be one."""
+def describe(errors: Iterable[jsonschema_rs.ValidationError], pattern_words: Mapping[str, str]) -> list[FieldError]:
+    """Every field and rule, each once; of a malformed id only what it must be. `pattern_words`: what patterns mean."""
     told: dict[str, list[str]] = {}
     for error in itertools.islice(errors, MAX_ERRORS):
-        for field, message in itertools.islice(_describe(error), MAX_ERRORS):
+        for field, message in itertools.islice(_describe(error, pattern_words), MAX_ERRORS):
             messages = told.setdefault(field, [])
             if message not in messages:
                 messages.append(message[:MAX_MESSAGE])
-    return [
-        (field, message)
-        for field, messages in told.items()
-        for message in (["must be a UUID"] if "must be a UUID" in messages else messages)
-    ]
+    return [(field, message) for field, messages in told.items() for message in _best(messages)]
 
 
-def _describe(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
+def _best(messages: list[str]) -> list[str]:
+    """All of them; but a malformed id breaks a format, a pattern and a length at once, and the fullest words do."""
+    ids = [message for message in messages if message.startswith(_UUID)]
+    return [max(ids, key=len)] if ids else messages
+
+
+def _describe(error: jsonschema_rs.ValidationError, pattern_words: Mapping[str, str]) -> Iterator[FieldError]:
     rule, values, path = error.kind.name, error.kind.as_dict(), list(error.instance_path)
     if rule == "required":
         yield field_at([*path, values["property"]]), "is required"
     elif rule == "additionalProperties":
         yield from ((field_at([*path, name]), "is not a known field") for name in values["unexpected"])
     elif rule in ("anyOf", "oneOf") and any(values["context"]):
-        yield from _describe_choice(path, values["context"])
+        yield from _describe_choice(path, values["context"], pattern_words)
+    elif rule == "pattern":
+        yield field_at(path), pattern_words.get(values["pattern"], f"must match {values['pattern']}")
     else:
         yield field_at(path), _message(rule, values)
 
 
-def _describe_choice(path: list[str | int], context: list[list[jsonschema_rs.ValidationError]]) -> Iterator[FieldError]:
+def _describe_choice(
+    path: list[str | int], context: list[list[jsonschema_rs.ValidationError]], pattern_words: Mapping[str, str]
+) -> Iterator[FieldError]:
     broken = [error for branch in context for error in branch]
     # A nullable object is a choice between null and the object: what is wrong with the object is meant.
     branches = [branch for branch in context if not any(error.kind.name == "type" for error in branch)]
@@ -103,7 +103,7 @@ def _describe_choice(path: list[str | int], context: list[list[jsonschema_rs.Val
         yield field_at(path), f"must have one of: {', '.join(names)}"
     elif len(branches) == 1:
         for error in branches[0]:
-            yield from _describe(error)
+            yield from _describe(error, pattern_words)
     else:
         yield field_at(path), "must have one of the documented forms"
 
@@ -114,11 +114,8 @@ def _message(rule: str, values: Mapping[str, Any]) -> str:
         return f"must be {types(values['types'])}"
     if rule == "enum":
         return f"must be one of: {', '.join(str(each) for each in values['options'] if each is not None)}"
-    if rule == "pattern":
-        known = (words for pattern, words in _PATTERNS if pattern.match(values["pattern"]))
-        return next(known, f"must match {values['pattern']}")
     if rule == "format":
-        return "must be a UUID" if values["format"] == "uuid" else f"must be a {values['format']}"
+        return _UUID if values["format"] == "uuid" else f"must be a {values['format']}"
     if rule in ("minLength", "minProperties") and limit == 1:
         return "must not be empty"
     return _TEMPLATES.get(rule, f"breaks the rule {rule}").format(limit=limit)

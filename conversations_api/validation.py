@@ -60,7 +60,7 @@ def check_json(schema: Schema, raw: bytes, *, required: bool) -> list[FieldError
         value = strict_json.parse(raw)
     except strict_json.Malformed as malformed:
         return malformed.errors
-    return [] if schema.is_valid(value) else rule_words.describe(schema.iter_errors(value))
+    return [] if schema.is_valid(value) else rule_words.describe(schema.iter_errors(value), schema.pattern_words)
 
 
 def check_form(schema: Schema, raw: bytes) -> list[FieldError]:
@@ -77,7 +77,7 @@ def check_form(schema: Schema, raw: bytes) -> list[FieldError]:
         counts = Counter(name for name, _ in pairs)
         errors = [(rule_words.name_of(name), "must be given once") for name, count in counts.items() if count > 1]
     if not schema.is_valid(form):
-        errors += rule_words.describe(schema.iter_errors(form))
+        errors += rule_words.describe(schema.iter_errors(form), schema.pattern_words)
     return errors
 
 
@@ -116,7 +116,7 @@ def check_text(schema: Schema, text: str) -> list[str]:
         if value is None:
             return [f"must be {rule_words.types(schema.types)}"]
     if not schema.is_valid(value):
-        return [message for _, message in rule_words.describe(schema.iter_errors(value))]
+        return [message for _, message in rule_words.describe(schema.iter_errors(value), schema.pattern_words)]
     beyond = isinstance(value, int) and abs(value) >= _BEYOND
     return [f"must have at most {strict_json.MAX_DIGITS} digits"] if beyond else []
 
