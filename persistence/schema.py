@@ -15,6 +15,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # A migration that waits for a lock makes every later request wait behind it: give up and be run again.
 LOCK_TIMEOUT_MILLISECONDS = 2000
 
+IS_MIGRATED = text("select to_regclass('alembic_version') is not null")
 REVISION = text("select version_num from alembic_version")
 
 SET_LOCK_TIMEOUT = f"set lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}"
@@ -40,7 +41,7 @@ def head() -> str | None:
 
 def current(connection: UnboundConnection) -> str | None:
     """The revision that the database is at, or None when it was never migrated."""
-    if connection.execute(text("select to_regclass('alembic_version')")).scalar() is None:
+    if not connection.execute(IS_MIGRATED).scalar():
         return None
     revision: str | None = connection.execute(REVISION).scalar()
     return revision

@@ -162,7 +162,7 @@ def test_a_revision_with_data_runs_through_migrate(
     migrating.migrate(migrated_urls.owner)
     assert "nickname" in columns(migrated_urls)
     assert names(migrated_urls) == [(str(agency.id), "Somebody") for agency in two_agencies]
-    migrating.downgrade(migrated_urls.owner, "0001")
+    migrating.downgrade(migrated_urls.owner, "-2")
     assert "nickname" not in columns(migrated_urls)
 
 
