@@ -17,6 +17,7 @@ from handlers import problems
 # Past the edge's own limit, so that whatever a client could reasonably get wrong has an answer from there.
 MAX_HEAD_BYTES = 65_536
 HEAD_SECONDS = 10.0
+LINGER_SECONDS = 1.0
 MAX_CONNECTIONS = 2048  # of one process; an idle one costs some 20 kB
 
 
@@ -26,6 +27,7 @@ class HttpProtocol(H11Protocol):
     def __init__(self, config: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -39,6 +41,8 @@ class HttpProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if self._head_timer is None and self.conn.their_state is h11.IDLE:
             self._await_head()
         super().data_received(data)
@@ -68,7 +72,16 @@ class HttpProtocol(H11Protocol):
             start = h11.Response(status_code=problem.kind.status, headers=headers, reason=b"")
             for event in (start, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but not on what the client is still sending: it would get a reset, and lose the answer to it."""
+        self._refused = True
+        self._head_is_here()
+        self.connections.discard(self)
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
