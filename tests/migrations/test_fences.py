@@ -1,4 +1,4 @@
-"""The oldest server keeps agencies apart as the newest does; the tests of row-level security look closer, on that one."""
+"""The oldest server keeps agencies apart as the newest does, where tests/tenancy/rls looks closer."""
 
 from contextlib import closing
 
