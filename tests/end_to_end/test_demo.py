@@ -167,6 +167,23 @@ def test_the_curl_commands_work_as_they_are_printed(demo: Demo) -> None:
     ]
 
 
+def test_what_the_readme_says_to_paste_sends_a_message(demo: Demo, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    pasted = re.search(r"```sh\n(demo\(\) \{.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert pasted is not None
+    # The folder of a checkout, as far as the commands know it.
+    (tmp_path / ".data").symlink_to(demo.folder)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    result = subprocess.run(
+        ["/bin/sh", "-ec", pasted[1]], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "HTTP/1.1 201 Created" in result.stdout
+    assert "idempotent-replayed: false" in result.stdout
+    assert result.stdout.count('"content":"Thank you, see you tomorrow!"') >= 2  # as it was sent, and as it is read
+
+
 def test_a_contact_answers_what_is_sent(demo: Demo) -> None:
     content = demo.demo_json
     client = api(content, content["agencies"][2], "staff")
