@@ -9,14 +9,25 @@ class AddressInUse(Exception):
 
 def check(host: str, port: int) -> None:
     """Raises AddressInUse unless this process could listen there now."""
+    bind(host, port, setting="PORT").close()
+
+
+def bind(host: str, port: int, *, setting: str) -> socket.socket:
+    """A TCP socket that has the address, and does not listen yet. Raises AddressInUse, which names the setting."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        try:
             # As servers do: what is left of connections that have ended is no obstacle.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except BaseException:
+            bound.close()
+            raise
     except OSError as error:
-        raise AddressInUse(f"cannot listen on port {port} of {host} ({error.strerror}); PORT names another") from None
+        message = f"cannot listen on port {port} of {host} ({error.strerror}); {setting} names another"
+        raise AddressInUse(message) from None
+    return bound
 
 
 def free_port() -> int:

@@ -26,7 +26,8 @@ Serve the API over HTTP until SIGTERM or SIGINT, and then finish what is under w
 needs      DATABASE_URL (the application's role), JWT_ISSUER, JWT_AUDIENCE, JWT_JWKS_URL or JWT_PUBLIC_KEY,
            PUBLIC_BASE_URL, SECRETS_KEY
 may have   HOST, PORT (8080), WEB_CONCURRENCY (processes, 2), HANDLER_THREADS, SERVE_DOCS, CORS_ALLOWED_ORIGINS,
-           TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN (one account for the agencies that have none of their own)
+           TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN (one account for the agencies that have none of their own),
+           METRICS_HOST, METRICS_PORT, OTEL_EXPORTER_OTLP_ENDPOINT
 
 It does not start on a database whose role could see past row-level security, or whose schema is not this release's."""
 _WORKER = """\
@@ -63,6 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _serve(_: argparse.Namespace) -> None:
     configuration = _settings("serve")
+    if configuration.metrics_port is None:
+        return _serve_with(configuration)
+    from conversations_api import metrics_folder
+
+    with metrics_folder.shared():
+        return _serve_with(configuration)
+
+
+def _serve_with(configuration: settings.Settings) -> None:
     from conversations_api import addresses, serving, wiring
     from tenancy.transaction import DatabaseUnavailable
 
@@ -78,7 +88,7 @@ def _serve(_: argparse.Namespace) -> None:
 
 def _worker(_: argparse.Namespace) -> None:
     configuration = _settings("worker")
-    from conversations_api import wiring, working
+    from conversations_api import addresses, wiring, working
     from tenancy.transaction import DatabaseUnavailable
 
     try:
@@ -87,6 +97,8 @@ def _worker(_: argparse.Namespace) -> None:
         _refuse("worker", f"WORKER_DATABASE_URL: {error}")
     except DatabaseUnavailable:
         _refuse("worker", "WORKER_DATABASE_URL: the database does not answer, or refuses the login")
+    except addresses.AddressInUse as error:
+        _refuse("worker", str(error))
 
 
 def _migrate(options: argparse.Namespace) -> None:
@@ -110,8 +122,10 @@ def _migrate(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from conversations_api import demo
-
+    try:
+        from conversations_api import demo
+    except ModuleNotFoundError as error:
+        _refuse("demo", f"there is no {error.name}: pip install 'faro-conversations[demo]'")
     try:
         demo.run(options.data_folder)
     except (demo.DemoError, SettingsError) as error:

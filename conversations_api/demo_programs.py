@@ -21,7 +21,13 @@ START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 
 # Of the user's own environment these would contradict the demo's.
-_LEFT_OUT = ("JWT_JWKS_URL", "JWT_AUTHORIZED_PARTIES", "TWILIO_PREVIOUS_AUTH_TOKEN", "MIGRATION_DATABASE_URL")
+_LEFT_OUT = (
+    "JWT_JWKS_URL",
+    "JWT_AUTHORIZED_PARTIES",
+    "TWILIO_PREVIOUS_AUTH_TOKEN",
+    "MIGRATION_DATABASE_URL",
+    "METRICS_PORT",  # one port, and two programs
+)
 # Some messages do not arrive, so that the inbox has something to show for it.
 _FAULTS = [{"kind": "undelivered_later", "probability": 0.03}, {"kind": "failed_later", "probability": 0.02}]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from conversations_api import request_head
+from conversations_api import metrics, request_head
 from conversations_api.contract import Contract, Operation
 from conversations_api.lanes import Lane, Lanes, Limits
 from conversations_api.logging import request_state
@@ -265,15 +265,17 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _log(exchange: Exchange, status: int) -> None:
-    """One line per request: never its path, query or headers, which hold ids, cursors and tokens."""
-    method = exchange.scope["method"]
+    """One line and one count per request: never its path, query or headers, which hold ids, cursors and tokens."""
+    method = exchange.scope["method"] if exchange.scope["method"] in _METHODS else "other"
+    seconds, problem = time.perf_counter() - exchange.started, exchange.state.get("problem")
+    metrics.request_ended(exchange.state.get("operation"), method, status, seconds, problem)
     logger.info(
         "request",
         extra={
-            "method": method if method in _METHODS else "other",
+            "method": method,
             "route": exchange.state.get("template"),
             "status": status,
-            "problem": exchange.state.get("problem"),
-            "duration_ms": round((time.perf_counter() - exchange.started) * 1000, 2),
+            "problem": problem,
+            "duration_ms": round(seconds * 1000, 2),
         },
     )

@@ -4,6 +4,7 @@ The master holds the socket and watches over the processes; nothing that must no
 the event loop, threads) exists before they are forked. What it has imported by then they share.
 """
 
+import socket
 import warnings
 from typing import Any
 
@@ -11,7 +12,7 @@ from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from starlette.types import ASGIApp
 
-from conversations_api import addresses, app, child_processes, http_protocol, wiring
+from conversations_api import addresses, app, child_processes, http_protocol, metrics_server, wiring
 from conversations_api import logging as service_logging
 from conversations_api.lanes import Limits
 from conversations_api.settings import Settings
@@ -49,8 +50,9 @@ class Worker(UvicornWorker):
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
     """Gunicorn, configured by our settings alone: it reads neither a file nor the environment."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics_listener: socket.socket | None) -> None:
         self._settings = settings
+        self._metrics_listener = metrics_listener
         super().__init__()
 
     def load_config(self) -> None:
@@ -69,6 +71,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "loglevel": settings.log_level.lower(),
             "control_socket_disable": True,
             "post_fork": _forked,
+            "child_exit": _ended,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
@@ -78,6 +81,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         settings = self._settings
         # The worker class has taken uvicorn's loggers to gunicorn's handlers, of which there are none.
         service_logging.configure(settings.log_level)
+        if self._metrics_listener is not None:
+            metrics_server.start(self._metrics_listener)
         return app.build_app(
             services_lifespan=wiring.services_lifespan(settings),
             serve_docs=settings.serve_docs,
@@ -100,8 +105,12 @@ def serve(settings: Settings) -> None:
     wiring.check_database(settings.database_url)
     # Gunicorn would try for five seconds, and say so in its own words.
     addresses.check(settings.host, settings.port)
-    Server(settings).run()
+    Server(settings, metrics_server.listen(settings)).run()
 
 
 def _forked(arbiter: Any, _worker: Any) -> None:
     child_processes.die_with(arbiter.pid)
+
+
+def _ended(_arbiter: Any, worker: Any) -> None:
+    metrics_server.forget_process(worker.pid)

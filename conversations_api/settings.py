@@ -68,6 +68,14 @@ def _web_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _collector_url(value: str) -> str:
+    """http too: collectors usually run beside the service, and what they are sent names nobody."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http or https URL")
+    return value
+
+
 def _public_key(value: str) -> str:
     pem = value.replace("\\n", "\n")
     authentication.check_public_key(pem)
@@ -148,6 +156,10 @@ class Settings:
     serve_docs: bool = _setting("SERVE_DOCS", _boolean, default=False)
     cors_allowed_origins: tuple[str, ...] = _setting("CORS_ALLOWED_ORIGINS", _origins, default=())
     log_level: str = _setting("LOG_LEVEL", _log_level, default="INFO")
+    metrics_host: str = _setting("METRICS_HOST", _text, default="127.0.0.1")
+    metrics_port: int | None = _setting("METRICS_PORT", _integer(1, 65_535))
+    # Whether to trace at all. The OpenTelemetry SDK reads this and its other variables itself.
+    trace_collector: str | None = _setting("OTEL_EXPORTER_OTLP_ENDPOINT", _collector_url)
 
 
 VARIABLES = tuple(setting.metadata["variable"] for setting in fields(Settings))
@@ -169,6 +181,8 @@ def read(command: str, environment: Mapping[str, str] | None = None) -> Settings
             wrong.append(f"{variable} is not set")
     settings = Settings(**values)
     wrong += _contradictions(command, environment)
+    if command == "serve" and settings.metrics_port == settings.port:
+        wrong.append("METRICS_PORT must not be PORT: metrics are not for the public")
     if command == "worker":
         wrong += _impatience(settings)
     if wrong:
@@ -179,6 +193,11 @@ def read(command: str, environment: Mapping[str, str] | None = None) -> Settings
 def inherited_environment() -> dict[str, str]:
     """The environment that child processes of the demo start from."""
     return dict(os.environ)
+
+
+def share_metrics(folder: str) -> None:
+    """Have prometheus_client, when it is imported, keep what is counted in files that other processes can read."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
 
 
 def _contradictions(command: str, environment: Mapping[str, str]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+from conversations_api import metrics, metrics_server
 from conversations_api.lanes import Limits
 from conversations_api.settings import Settings
 from handlers.services import Services
@@ -24,7 +25,8 @@ def services_lifespan(settings: Settings) -> Callable[[Any], AbstractAsyncContex
     async def lifespan(_app: Any) -> AsyncIterator[dict[str, Services]]:
         services = make_services(settings)
         try:
-            yield {"services": services}
+            with metrics_server.sampling(settings, lambda: metrics.sample_pool(services.database)):
+                yield {"services": services}
         finally:
             services.database.close()
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import psycopg2
 
 from conversations_api import logging as service_logging
-from conversations_api import wiring
+from conversations_api import metrics, metrics_server, wiring
 from conversations_api.settings import Settings
 from delivery import inbound_reconciler, reconciler
 from delivery.inbound_reconciler import InboundReconciler
@@ -32,6 +32,8 @@ GRACEFUL_SECONDS = 15.0
 MOST_CONNECTIONS = 20
 LONGEST_SECONDS_BETWEEN_LOOKS = 5.0
 SECONDS_BETWEEN_SAFETY_NETS = 60.0
+# Counting reads the whole outbox.
+SECONDS_BETWEEN_COUNTS = 10.0
 
 
 class WorkerProcess:
@@ -47,7 +49,7 @@ class WorkerProcess:
             validity_seconds=settings.twilio_validity_seconds,
             first_look_seconds=self._interval,
         )
-        database = Database(
+        database = self._database = Database(
             settings.worker_database_url, pool_size=min(settings.send_concurrency + 4, MOST_CONNECTIONS)
         )
         gateway = TwilioGateway(
@@ -105,6 +107,15 @@ class WorkerProcess:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not self._sending.is_alive()
 
+    @contextmanager
+    def sampled(self, settings: Settings) -> Iterator[None]:
+        """Keep the gauges of queue and pool up to date while the block runs."""
+        with (
+            metrics_server.sampling(settings, lambda: metrics.sample_pool(self._database)),
+            metrics_server.sampling(settings, lambda: metrics.sample_queue(self._database), SECONDS_BETWEEN_COUNTS),
+        ):
+            yield
+
     def _use(self, session: Session) -> None:
         self._session = session
 
@@ -139,16 +150,20 @@ class WorkerProcess:
 
 
 def work(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT. Raises UnsafeDatabase and DatabaseUnavailable before it starts."""
+    """Work until SIGTERM or SIGINT. Raises UnsafeDatabase, DatabaseUnavailable and AddressInUse before it starts."""
     service_logging.configure(settings.log_level)
     wiring.check_database(settings.worker_database_url)
     asked_to_stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: asked_to_stop.append(received))
+    listener = metrics_server.listen(settings)
     process = WorkerProcess(settings)
     process.start()
-    while process.is_running and not asked_to_stop:
-        time.sleep(0.2)
+    if listener is not None:
+        metrics_server.start(listener)
+    with process.sampled(settings):
+        while process.is_running and not asked_to_stop:
+            time.sleep(0.2)
     if not process.is_running:
         logger.error("worker_broke_off")
         os._exit(1)

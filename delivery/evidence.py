@@ -8,6 +8,7 @@ deadlocks.
 import logging
 from uuid import UUID
 
+from delivery import metrics
 from delivery.outcomes import Rejected
 from persistence import attempts, conversations, message_status, messages, outbox
 from persistence.connection import TenantConnection
@@ -49,6 +50,7 @@ def accept(
         outbox.set_state(connection, message_id=message_id, state="accepted", from_states=UNDECIDED, delay_seconds=0.0)
     outbox.promote_next(connection, conversation_id=conversation_id)
     if messages.bind_twilio_sid(connection, message_id=message_id, twilio_sid=twilio_sid):
+        metrics.duplicate_detected()
         logger.error(
             "duplicate_detected", extra={"agency_id": str(connection.agency_id), "message_id": str(message_id)}
         )

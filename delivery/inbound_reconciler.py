@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import psycopg2
 
-from delivery import inbound
+from delivery import inbound, metrics
 from delivery.inbound import InboundMessage
 from delivery.session import Session
 from delivery.twilio_gateway import ListedMessage, ListingUnavailable, TwilioAccount, TwilioGateway
@@ -103,8 +103,10 @@ class InboundReconciler:
             media=[{"url": one.url, "content_type": one.content_type} for one in media],
         )
         with tenant_transaction(self._database, number.agency_id) as connection:
-            if inbound.store(connection, channel_id=number.channel_id, message=message):
-                logger.warning("inbound_message_missed_by_webhook", extra=_names(number))
+            stored = inbound.store(connection, channel_id=number.channel_id, message=message)
+        metrics.inbound_message("reconciler", stored=stored)
+        if stored:
+            logger.warning("inbound_message_missed_by_webhook", extra=_names(number))
 
     def _account(self, connection: TenantConnection, number: Number) -> TwilioAccount | None:
         try:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import psycopg2
 
-from delivery import evidence
+from delivery import evidence, metrics
 from delivery.session import Session
 from delivery.twilio_gateway import ListedMessage, ListingUnavailable, TwilioAccount, TwilioGateway, address
 from persistence import agencies, attempts, conversations, message_status, outbox, outbox_work, provider_events
@@ -119,6 +119,7 @@ class Reconciler:
             elif due.state == "accepted":
                 self._follow(due)
         except ListingUnavailable as error:  # no evidence either way
+            metrics.looked("listing_unavailable")
             logger.info("listing_unavailable", extra={**_names(due), "reason": error.reason})
         except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
             logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
@@ -127,6 +128,7 @@ class Reconciler:
 
     def _doubt(self, due: Due) -> None:
         """The worker ended between recording the attempt and recording its outcome."""
+        metrics.looked("worker_ended_during_call")
         logger.warning("worker_ended_during_call", extra=_names(due))
         with tenant_transaction(self._database, due.agency_id) as connection:
             evidence.doubt(
@@ -156,6 +158,7 @@ class Reconciler:
             return self._wait_longer(connection, due, found_nothing)
         unknown = attempts.count_unknown(connection, message_id=due.message_id)
         if agencies.resends_unconfirmed(connection) and unknown == 1:
+            metrics.looked("resending")
             logger.warning("resending", extra=_names(due))
             outbox.set_state(
                 connection, message_id=due.message_id, state="queued", from_states=("unknown",), delay_seconds=0.0
@@ -177,6 +180,7 @@ class Reconciler:
         return None
 
     def _give_up(self, connection: TenantConnection, due: Due) -> None:
+        metrics.looked("unconfirmed")
         logger.warning("unconfirmed", extra=_names(due))
         evidence.give_up(connection, message_id=due.message_id, conversation_id=due.conversation_id)
 
@@ -193,37 +197,32 @@ class Reconciler:
             has_ended = message_status.FROM_TWILIO.get(listed.status) in message_status.TERMINAL
             if has_ended and due.age_seconds > self._patience.hold_seconds:
                 outbox.delete(connection, message_id=due.message_id)
+            is_late = due.age_seconds > LATE_AFTER_SECONDS
             outbox.set_state(
                 connection,
                 message_id=due.message_id,
                 state="accepted",
                 from_states=("accepted",),
-                delay_seconds=LATE_POLL_SECONDS
-                if due.age_seconds > LATE_AFTER_SECONDS
-                else self._patience.poll_seconds,
+                delay_seconds=LATE_POLL_SECONDS if is_late else self._patience.poll_seconds,
             )
         return None
 
     def _stop_following(self, due: Due) -> None:
         if due.age_seconds <= FOLLOWED_SECONDS:
             return  # the account's tokens are missing, and may come back
+        metrics.looked("never_confirmed")
         logger.warning("never_confirmed", extra=_names(due))
         with tenant_transaction(self._database, due.agency_id) as connection:
             outbox.delete(connection, message_id=due.message_id)
 
     def _accept_exact(
-        self,
-        connection: TenantConnection,
-        due: Due,
-        job: Job,
-        candidates: list[ListedMessage],
-        *,
-        attempt: int | None,
+        self, connection: TenantConnection, due: Due, job: Job, candidates: list[ListedMessage], *, attempt: int | None
     ) -> bool:
         """Bind those that can be no other message than this one; two of them are a message that went out twice."""
         exact = [one for one in candidates if one.body == job.content and one.num_media == len(job.media)]
         if not exact or attempts.has_unproven_twin(connection, message_id=due.message_id):
             return False
+        metrics.looked("found_at_carrier")
         logger.info("found_at_carrier", extra=_names(due))
         for one in reversed(exact):
             self._accept(connection, due, one, attempt=attempt)

@@ -24,7 +24,7 @@ from twilio.rest.api import Api
 from twilio.rest.api.v2010.account import AccountContext
 from twilio.rest.api.v2010.account.message import MessageInstance
 
-from delivery import http_exchange
+from delivery import http_exchange, metrics
 from delivery.carrier import (
     Channel,
     InvalidSignature,
@@ -89,6 +89,7 @@ class TwilioGateway:
         outcome = self._create(account, message, call)
         detail = getattr(outcome, "reason", None) or getattr(outcome, "error_code", "")
         seconds = self.total_deadline_seconds - call.left()
+        metrics.sent(outcome, seconds)
         logger.info("twilio create: %s %s in %.3f s", type(outcome).__name__, detail, seconds)
         return outcome
 

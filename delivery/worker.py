@@ -14,7 +14,7 @@ from uuid import UUID
 
 import psycopg2
 
-from delivery import recording
+from delivery import metrics, recording
 from delivery.breaker import Breaker
 from delivery.outcomes import NotProcessed, Outcome, Unknown
 from delivery.session import Session
@@ -115,6 +115,7 @@ class Worker:
                     beat_at = time.monotonic() + HEARTBEAT_SECONDS
                     with unbound_transaction(self._database) as connection:
                         workers.beat(connection, worker_key=session.worker_key)
+                    metrics.worker_beat()
                 jobs = self._claim(session)
             except (DatabaseUnavailable, OutcomeUnknown):
                 # A statement that failed is no reason to give up the session, and with it the calls under way.

@@ -15,11 +15,11 @@ from uuid import UUID
 import connexion
 import flask
 
-from delivery import evidence, inbound, twilio_gateway
+from delivery import evidence, inbound, metrics, twilio_gateway
 from delivery.twilio_gateway import InvalidSignature
 from handlers import responses
 from handlers.services import Services, current
-from persistence import agencies, message_status, messages, outbox, provider_events, storable_text
+from persistence import agencies, attempts, message_status, messages, outbox, provider_events, storable_text
 from persistence.connection import TenantConnection
 from persistence.errors import InvalidFields
 from tenancy import number_routing
@@ -71,6 +71,7 @@ def receive_inbound_message(**_: Any) -> flask.Response:
         _verify(tenant, services, form, account_sid)
         form.require("MessageSid", "From")
         stored = inbound.store(tenant, channel_id=route.channel_id, message=_inbound_message(services, form))
+    metrics.inbound_message("webhook", stored=stored)
     logger.info("inbound_message", extra={"agency_id": str(route.agency_id), "stored": stored})
     return responses.xml(EMPTY_TWIML)
 
@@ -118,6 +119,7 @@ def _apply_status(
             },
         )
     elif is_new:
+        metrics.reported(status, attempts.find_age_seconds(tenant, message_id=message_id, number=attempt))
         evidence.accept(
             tenant,
             message_id=message_id,

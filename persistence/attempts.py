@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from persistence.connection import TenantConnection
 
+# With `returning`, Citus inserts what it selects by statements; without, by COPY, which row-level security refuses.
 START = text("""
     insert into attempts (agency_id, message_id, number, worker_key)
     select outbox.agency_id, outbox.message_id, outbox.attempt, outbox.worker_key
@@ -18,6 +19,7 @@ START = text("""
     where outbox.agency_id = :agency_id
     and messages.agency_id = :agency_id
     and outbox.message_id = any(:message_ids)
+    returning message_id
 """)
 
 MARK_SENDING = text("""
@@ -52,12 +54,20 @@ LIST_JOBS = text("""
 
 FINISH = text("""
     update attempts
-    set finished_at = clock_timestamp(), outcome = :outcome, reason = :reason,
+    set finished_at = statement_timestamp(), outcome = :outcome, reason = :reason,
         error_code = :error_code, twilio_sid = coalesce(twilio_sid, :twilio_sid)
     where agency_id = :agency_id
     and message_id = :message_id
     and number = :number
     and (outcome is null or outcome = 'unknown')
+""")
+
+FIND_AGE = text("""
+    select extract(epoch from clock_timestamp() - started_at)::float8
+    from attempts
+    where agency_id = :agency_id
+    and message_id = :message_id
+    and number = :number
 """)
 
 COUNT_UNKNOWN = text("""
@@ -154,6 +164,12 @@ def finish(
         error_code=error_code,
         twilio_sid=twilio_sid,
     )
+
+
+def find_age_seconds(connection: TenantConnection, *, message_id: UUID, number: int) -> float | None:
+    """How long ago this call was begun, or None when there is no record of it."""
+    age: float | None = connection.execute(FIND_AGE, message_id=message_id, number=number).scalar()
+    return age
 
 
 def count_unknown(connection: TenantConnection, *, message_id: UUID) -> int:

@@ -7,12 +7,14 @@ its workers; a UUID cannot carry anything but a UUID into the text.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 from uuid import UUID
 
 import psycopg2
 import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
+from sqlalchemy.pool import QueuePool
 
 from persistence.connection import TenantConnection, UnboundConnection
 
@@ -35,6 +37,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int, check_bindings: bool = False) -> None:
         """`check_bindings` asserts at every return to the pool that no agency is bound (for tests)."""
+        self.pool_size = pool_size
         self.engine = sqlalchemy.create_engine(
             driver_url(url),
             pool_size=pool_size,
@@ -51,6 +54,11 @@ class Database:
         )
         if check_bindings:
             event.listen(self.engine, "checkin", _assert_unbound)
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many connections of the pool somebody holds at the moment."""
+        return cast(QueuePool, self.engine.pool).checkedout()
 
     def close(self) -> None:
         """Close the pooled connections."""

@@ -26,6 +26,7 @@ LAYERS = {
         "delivery.accounts",
         "delivery.evidence",
         "delivery.inbound",
+        "delivery.metrics",
         "delivery.twilio_gateway",
     ),
     "conversations_api": ("api", "handlers", "delivery", "tenancy", "persistence"),
