@@ -1,6 +1,8 @@
 """A command that cannot or must not run says why in one line, names the setting, and shows none of its value."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from conversations_api import addresses, settings
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from tenancy import twilio_credentials
 from tests.agencies import Urls, make_agency
-from tests.commands import refusal, run
+from tests.commands import ROOT, refusal, run
 from tests.stack import AUDIENCE, ISSUER, PUBLIC_KEY
 
 SECRETS_KEY = twilio_credentials.generate_key()
@@ -120,6 +122,12 @@ def test_the_applications_role_cannot_migrate(postgres: EmbeddedPostgres) -> Non
 def test_a_token_of_the_demo_needs_a_demo(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = str(tmp_path_factory.mktemp("nothing"))
     assert "no demo was ever started" in refusal(run("token", "--agency", "Harbor", "--data-folder", folder))
+
+
+def test_the_demo_says_how_to_install_what_it_needs_beyond_the_service() -> None:
+    without = "import sys; sys.modules['psutil'] = None; from conversations_api import cli; cli.main(['demo'])"
+    result = subprocess.run([sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "pip install 'faro-conversations[demo]'" in refusal(result)
 
 
 def test_the_demo_takes_all_three_database_urls_or_none(tmp_path: Path) -> None:
