@@ -17,7 +17,7 @@ GET = text("""
 
 PAUSE = text("""
     update channels
-    set paused_until = clock_timestamp() + make_interval(secs => :seconds), paused_by_error_code = :error_code
+    set paused_until = statement_timestamp() + make_interval(secs => :seconds), paused_by_error_code = :error_code
     where agency_id = :agency_id
     and id = :channel_id
     returning paused_until

@@ -14,7 +14,7 @@ UPSERT = text("""
     on conflict (agency_id, phone) do update
     set name = coalesce(excluded.name, contacts.name),
         updated_at = case when excluded.name is distinct from contacts.name and excluded.name is not null
-            then clock_timestamp() else contacts.updated_at end
+            then excluded.updated_at else contacts.updated_at end
     returning id
 """)
 

@@ -79,28 +79,42 @@ UPSERT = text("""
 """)
 
 # The time of a message is strictly later than the one before it, also when the clock is set back: the thread
-# keeps its order, and the preview never goes backwards.
-ADD_LAST_MESSAGE = text("""
-    update conversations
-    set last_message_at = greatest(clock_timestamp(), last_message_at + interval '1 microsecond'),
-        last_message_preview = :preview,
-        last_message_direction = :direction,
-        last_inbound_at = case when :direction = 'inbound'
-            then greatest(clock_timestamp(), last_message_at + interval '1 microsecond')
-            else last_inbound_at end,
-        status = case when :direction = 'inbound' and status = 'resolved' then 'open' else status end,
-        updated_at = clock_timestamp()
+# keeps its order, and the preview never goes backwards. It is read first and then written: Citus takes a clock in an
+# update only as a value.
+NEXT_PLACE = text("""
+    select greatest(clock_timestamp(), last_message_at + interval '1 microsecond')
+    from conversations
     where agency_id = :agency_id
     and id = :conversation_id
-    returning last_message_at
+    for no key update
+""")
+
+ADD_LAST_MESSAGE = text("""
+    update conversations
+    set last_message_at = :sent_at,
+        last_message_preview = :preview,
+        last_message_direction = :direction,
+        last_inbound_at = case when :direction = 'inbound' then :sent_at else last_inbound_at end,
+        status = case when :direction = 'inbound' and status = 'resolved' then 'open' else status end,
+        updated_at = :sent_at
+    where agency_id = :agency_id
+    and id = :conversation_id
 """)
 
 SET_OPTED_OUT = text("""
     update conversations
-    set opted_out_at = case when :opted_out then coalesce(opted_out_at, clock_timestamp()) end,
-        updated_at = clock_timestamp()
+    set opted_out_at = statement_timestamp(), updated_at = statement_timestamp()
     where agency_id = :agency_id
     and id = :conversation_id
+    and opted_out_at is null
+""")
+
+CLEAR_OPTED_OUT = text("""
+    update conversations
+    set opted_out_at = null, updated_at = statement_timestamp()
+    where agency_id = :agency_id
+    and id = :conversation_id
+    and opted_out_at is not null
 """)
 
 EXISTS = text("""
@@ -215,7 +229,7 @@ def upsert(connection: TenantConnection, *, location_id: UUID, channel_id: UUID,
 
 def set_opted_out(connection: TenantConnection, *, conversation_id: UUID, opted_out: bool) -> None:
     """Record that the contact does or does not want messages from this channel."""
-    connection.execute(SET_OPTED_OUT, conversation_id=conversation_id, opted_out=opted_out)
+    connection.execute(SET_OPTED_OUT if opted_out else CLEAR_OPTED_OUT, conversation_id=conversation_id)
 
 
 def _record(row: Row[Any]) -> dict[str, Any]:

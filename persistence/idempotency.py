@@ -37,7 +37,7 @@ DELETE_EXPIRED = text("""
         select key
         from idempotency_keys
         where agency_id = :agency_id
-        and (created_at <= clock_timestamp() - interval '24 hours')
+        and created_at <= statement_timestamp() - interval '24 hours'
         order by created_at
         limit 20
         for update skip locked)
@@ -47,7 +47,7 @@ DELETE_EXPIRED_KEY = text("""
     delete from idempotency_keys
     where agency_id = :agency_id
     and key = :key
-    and created_at <= clock_timestamp() - interval '24 hours'
+    and created_at <= statement_timestamp() - interval '24 hours'
 """)
 
 

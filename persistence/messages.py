@@ -63,15 +63,16 @@ FIND_BY_TWILIO_SID = text("""
     and twilio_sid = :twilio_sid
 """)
 
-# An error once stored is never erased, and the first one stays.
+CLOCK = text("select clock_timestamp()")
+
+# An error once stored is never erased, and the first one stays; so does the first time of a delivery.
 ADVANCE_STATUS = text("""
     update messages
     set status = :status,
         error_code = coalesce(error_code, :error_code),
         error_message = case when error_code is null then :error_message else error_message end,
-        delivered_at = case when :status in ('delivered', 'read')
-            then coalesce(delivered_at, clock_timestamp()) else delivered_at end,
-        read_at = case when :status = 'read' then coalesce(read_at, clock_timestamp()) else read_at end
+        delivered_at = coalesce(delivered_at, cast(:delivered_at as timestamptz)),
+        read_at = coalesce(read_at, cast(:read_at as timestamptz))
     where agency_id = :agency_id
     and id = :message_id
     and status = any(:sources)
@@ -168,12 +169,14 @@ def insert(
     content_repaired: bool = False,
 ) -> dict[str, Any]:
     """The new message, last in its thread; the conversation's last-message columns go with it."""
-    sent_at = connection.execute(
+    sent_at = connection.execute(conversations.NEXT_PLACE, conversation_id=conversation_id).scalar_one()
+    connection.execute(
         conversations.ADD_LAST_MESSAGE,
         conversation_id=conversation_id,
         direction=direction,
         preview=preview(content),
-    ).scalar_one()
+        sent_at=sent_at,
+    )
     row = connection.execute(
         INSERT,
         id=uuid_utils.uuid7(),
@@ -212,10 +215,14 @@ def advance_status(
     error_message: str | None = None,
 ) -> bool:
     """Move the status forward if `message_status.TRANSITIONS` allows it; True when it moved."""
+    # The database's clock, as a value: Citus takes no other in an update.
+    now = connection.execute(CLOCK).scalar_one() if status in ("delivered", "read") else None
     moved = connection.execute(
         ADVANCE_STATUS,
         message_id=message_id,
         status=status,
+        delivered_at=now,
+        read_at=now if status == "read" else None,
         error_code=error_code,
         error_message=error_message,
         sources=list(message_status.sources_of(status)),

@@ -16,10 +16,16 @@ from persistence.connection import TenantConnection
 
 CHANNEL = "faro_outbox"
 
+LATEST_ATTEMPT = text("""
+    select coalesce(max(number), 0)
+    from attempts
+    where agency_id = :agency_id
+    and message_id = :message_id
+""")
+
 INSERT = text("""
     insert into outbox (agency_id, message_id, conversation_id, channel_id, sent_at, attempt, state)
-    values (:agency_id, :message_id, :conversation_id, :channel_id, :sent_at,
-        (select coalesce(max(number), 0) from attempts where agency_id = :agency_id and message_id = :message_id),
+    values (:agency_id, :message_id, :conversation_id, :channel_id, :sent_at, :attempt,
         case
             when exists (
                 select 1
@@ -137,7 +143,13 @@ def insert(
 ) -> None:
     """Queue a message behind those of its conversation, whose row the caller holds locked, and wake a worker."""
     connection.execute(
-        INSERT, message_id=message_id, conversation_id=conversation_id, channel_id=channel_id, sent_at=sent_at
+        INSERT,
+        message_id=message_id,
+        conversation_id=conversation_id,
+        channel_id=channel_id,
+        sent_at=sent_at,
+        # Of a message that is sent again. Not a subselect of the insert: under Citus the two tables are apart.
+        attempt=connection.execute(LATEST_ATTEMPT, message_id=message_id).scalar_one(),
     )
     connection.execute(NOTIFY)
 
