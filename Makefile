@@ -35,6 +35,10 @@ constraints: $(VENV)/.tox-installed  ## resolve constraints.txt anew, to the new
 audit: $(VENV)/.tox-installed  ## known vulnerabilities in the pinned versions (needs the network)
 	@exec $(BIN)/tox run -e audit
 
+.PHONY: chaos
+chaos: $(VENV)/.demo-installed  ## kill everything at random under load, and count what the carrier really got (half an hour); CHAOS passes options
+	@exec $(BIN)/python -m benchmarks.reliability $(CHAOS)
+
 .PHONY: pool-checkouts
 pool-checkouts: $(VENV)/.demo-installed  ## a million checkouts: nothing of one agency is left on a connection (needs PgBouncer)
 	@exec $(BIN)/python -m benchmarks.pool_checkouts $(if $(CHECKOUTS),--checkouts $(CHECKOUTS))
