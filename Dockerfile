@@ -14,7 +14,7 @@ COPY handlers handlers
 COPY persistence persistence
 COPY tenancy tenancy
 # Installers are of no use to a running service, but of much use to whoever breaks into one.
-RUN /opt/faro/bin/python -m pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+RUN /opt/faro/bin/python -m pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[tracing]" \
     && /opt/faro/bin/python -m pip uninstall -y setuptools pip
 
 FROM ${BASE_IMAGE}

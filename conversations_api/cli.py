@@ -73,7 +73,7 @@ def _serve(_: argparse.Namespace) -> None:
 
 
 def _serve_with(configuration: settings.Settings) -> None:
-    from conversations_api import addresses, serving, wiring
+    from conversations_api import addresses, serving, tracing, wiring
     from tenancy.transaction import DatabaseUnavailable
 
     try:
@@ -82,13 +82,13 @@ def _serve_with(configuration: settings.Settings) -> None:
         _refuse("serve", f"DATABASE_URL: {error}")
     except DatabaseUnavailable:
         _refuse("serve", "DATABASE_URL: the database does not answer, or refuses the login")
-    except addresses.AddressInUse as error:
+    except (addresses.AddressInUse, tracing.TracingNotInstalled) as error:
         _refuse("serve", str(error))
 
 
 def _worker(_: argparse.Namespace) -> None:
     configuration = _settings("worker")
-    from conversations_api import addresses, wiring, working
+    from conversations_api import addresses, tracing, wiring, working
     from tenancy.transaction import DatabaseUnavailable
 
     try:
@@ -97,7 +97,7 @@ def _worker(_: argparse.Namespace) -> None:
         _refuse("worker", f"WORKER_DATABASE_URL: {error}")
     except DatabaseUnavailable:
         _refuse("worker", "WORKER_DATABASE_URL: the database does not answer, or refuses the login")
-    except addresses.AddressInUse as error:
+    except (addresses.AddressInUse, tracing.TracingNotInstalled) as error:
         _refuse("worker", str(error))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from conversations_api import metrics, request_head
+from conversations_api import metrics, request_head, tracing
 from conversations_api.contract import Contract, Operation
 from conversations_api.lanes import Lane, Lanes, Limits
 from conversations_api.logging import request_state
@@ -269,6 +269,7 @@ def _log(exchange: Exchange, status: int) -> None:
     method = exchange.scope["method"] if exchange.scope["method"] in _METHODS else "other"
     seconds, problem = time.perf_counter() - exchange.started, exchange.state.get("problem")
     metrics.request_ended(exchange.state.get("operation"), method, status, seconds, problem)
+    tracing.request_ended(exchange.state, method, status)
     logger.info(
         "request",
         extra={

@@ -12,7 +12,7 @@ from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from starlette.types import ASGIApp
 
-from conversations_api import addresses, app, child_processes, http_protocol, metrics_server, wiring
+from conversations_api import addresses, app, child_processes, http_protocol, metrics_server, tracing, wiring
 from conversations_api import logging as service_logging
 from conversations_api.lanes import Limits
 from conversations_api.settings import Settings
@@ -83,11 +83,14 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         service_logging.configure(settings.log_level)
         if self._metrics_listener is not None:
             metrics_server.start(self._metrics_listener)
-        return app.build_app(
-            services_lifespan=wiring.services_lifespan(settings),
-            serve_docs=settings.serve_docs,
-            cors_allowed_origins=settings.cors_allowed_origins,
-            limits=Limits(handler_threads=settings.handler_threads),
+        tracing.start(settings, "serve")
+        return tracing.Traced(
+            app.build_app(
+                services_lifespan=wiring.services_lifespan(settings),
+                serve_docs=settings.serve_docs,
+                cors_allowed_origins=settings.cors_allowed_origins,
+                limits=Limits(handler_threads=settings.handler_threads),
+            )
         )
 
 
@@ -100,8 +103,12 @@ class _Log(glogging.Logger):  # type: ignore[misc]
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises UnsafeDatabase, DatabaseUnavailable and AddressInUse before it starts."""
+    """Serve until SIGTERM or SIGINT.
+
+    Raises UnsafeDatabase, DatabaseUnavailable, AddressInUse and TracingNotInstalled before it starts.
+    """
     service_logging.configure(settings.log_level)
+    tracing.check(settings)
     wiring.check_database(settings.database_url)
     # Gunicorn would try for five seconds, and say so in its own words.
     addresses.check(settings.host, settings.port)

@@ -15,13 +15,12 @@ from contextlib import contextmanager
 import psycopg2
 
 from conversations_api import logging as service_logging
-from conversations_api import metrics, metrics_server, wiring
+from conversations_api import metrics, metrics_server, tracing, wiring
 from conversations_api.settings import Settings
 from delivery import inbound_reconciler, reconciler
 from delivery.inbound_reconciler import InboundReconciler
 from delivery.reconciler import BATCH, Patience, Reconciler
 from delivery.session import Session
-from delivery.twilio_gateway import TwilioGateway
 from delivery.worker import Sending, Worker
 from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown
 
@@ -52,7 +51,7 @@ class WorkerProcess:
         database = self._database = Database(
             settings.worker_database_url, pool_size=min(settings.send_concurrency + 4, MOST_CONNECTIONS)
         )
-        gateway = TwilioGateway(
+        gateway = tracing.TracedGateway(
             base_url=settings.twilio_base_url,
             connect_timeout_seconds=settings.send_connect_timeout_seconds,
             total_deadline_seconds=settings.send_deadline_seconds,
@@ -150,13 +149,18 @@ class WorkerProcess:
 
 
 def work(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT. Raises UnsafeDatabase, DatabaseUnavailable and AddressInUse before it starts."""
+    """Work until SIGTERM or SIGINT.
+
+    Raises UnsafeDatabase, DatabaseUnavailable, AddressInUse and TracingNotInstalled before it starts.
+    """
     service_logging.configure(settings.log_level)
+    tracing.check(settings)
     wiring.check_database(settings.worker_database_url)
     asked_to_stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: asked_to_stop.append(received))
     listener = metrics_server.listen(settings)
+    tracing.start(settings, "worker")
     process = WorkerProcess(settings)
     process.start()
     if listener is not None:
@@ -167,7 +171,8 @@ def work(settings: Settings) -> None:
     if not process.is_running:
         logger.error("worker_broke_off")
         os._exit(1)
-    finished = process.stop(seconds=GRACEFUL_SECONDS - 1)
+    finished = process.stop(seconds=GRACEFUL_SECONDS - 2)
+    tracing.stop()
     logger.info("worker_stopped", extra={"finished": finished})
     # Calls that outlast the time are handed back: this process's lock goes with it, and another one finds out. The
     # interpreter itself would wait for their threads.

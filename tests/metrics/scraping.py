@@ -1,7 +1,8 @@
 """Reads metrics as Prometheus does: over HTTP, as text."""
 
+import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -40,3 +41,11 @@ def scrape(port: int) -> Page:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         assert answer.status == 200
         return read(answer.read().decode("utf-8"))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for something that will come true; half a minute is for the slowest machine."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.05)

@@ -106,8 +106,9 @@ def closure(roots: list[Requirement]) -> dict[str, Version]:
 def test_every_library_that_is_imported_is_declared(package: str) -> None:
     config = setup_cfg()
     declared = requirements(config["options"]["install_requires"])
-    if package == "conversations_api":  # the embedded PostgreSQL lives here and needs the demo extra
+    if package == "conversations_api":  # the embedded PostgreSQL lives here, and what hands traces over
         declared += requirements(config["options.extras_require"]["demo"])
+        declared += requirements(config["options.extras_require"]["tracing"])
     names = {canonicalize_name(requirement.name) for requirement in declared}
     providers = importlib.metadata.packages_distributions()
     undeclared = {
