@@ -99,6 +99,8 @@ def test_the_database_walks_every_sequence_the_same_way_and_erases_no_error(
                     status=target,
                     error_code=f"{step}" if reported in ("failed", "undelivered") else None,
                     error_message=None,
+                    delivered_at=None,
+                    read_at=None,
                     sources=list(message_status.sources_of(target)),
                 )
             now = {row.id: row for row in connection.execute(read, ids=ids)}
