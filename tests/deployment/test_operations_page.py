@@ -90,6 +90,13 @@ def test_a_number_that_another_agency_has_is_refused(urls: Urls, added: UUID) ->
         run(urls.owner, "new agency", **{str(added): "0198a1f2-6c00-7d3e-9b51-2f4c8e7a1d61"})
 
 
+def test_a_number_that_was_given_up_is_free_for_another_agency(urls: Urls, database: Database, added: UUID) -> None:
+    run(urls.owner, "give up a number")
+    with unbound_transaction(database, read_only=True) as unbound:
+        addresses = {number.address for number in number_routing.list_numbers(unbound) if number.agency_id == added}
+    assert addresses == {"whatsapp:+12025550100"}
+
+
 def test_a_member_holds_the_role_in_that_agency_only(
     urls: Urls, database: Database, added: UUID, other_agency: Agency
 ) -> None:
