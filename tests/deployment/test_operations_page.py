@@ -175,6 +175,14 @@ def test_only_the_backup_role_can_copy_every_agencys_rows(
             cursor.execute(whole)
 
 
+def test_the_server_probes_its_workers(urls: Urls) -> None:
+    run(urls.superuser, "dead hosts", **{"database faro": f"database {make_url(urls.superuser).database}"})
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+    with session(urls.worker) as connection, connection.cursor() as cursor:
+        cursor.execute("select setting from pg_settings where name = any(%s) order by name", (list(names),))
+        assert cursor.fetchall() == [("3",), ("10",), ("5",), ("25000",)]
+
+
 def test_after_a_restore_people_decide_instead_of_the_queue(urls: Urls, database: Database, agency: Agency) -> None:
     with tenant_transaction(database, agency.id) as connection:
         conversation_id = make_conversation(connection, agency)
