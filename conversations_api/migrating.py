@@ -1,6 +1,6 @@
 """Bring a database to the schema that this release is written for, as its owner."""
 
-from persistence import schema
+from persistence import citus, schema
 from tenancy import transaction
 
 
@@ -14,3 +14,12 @@ def downgrade(url: str, revision: str) -> None:
     """Take the schema back to `revision`; `base` removes everything. Raises DatabaseUnavailable."""
     with transaction.migration_connection(url) as connection:
         schema.downgrade(connection, revision)
+
+
+def distribute(url: str) -> None:
+    """Spread the agencies over the machines of a Citus cluster; what is spread already stays where it is.
+
+    Raises CitusMissing and DatabaseUnavailable.
+    """
+    with transaction.migration_connection(url) as connection:
+        citus.distribute(connection)
