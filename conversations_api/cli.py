@@ -107,14 +107,17 @@ def _migrate(options: argparse.Namespace) -> None:
     import sqlalchemy.exc
 
     from conversations_api import logging, migrating
+    from persistence.citus import CitusMissing
     from tenancy.transaction import DatabaseUnavailable
 
     logging.configure(configuration.log_level)
     try:
         migrating.migrate(configuration.migration_database_url, options.revision)
+        if options.distributed:
+            migrating.distribute(configuration.migration_database_url)
     except DatabaseUnavailable:
         _refuse("migrate", "MIGRATION_DATABASE_URL: the database does not answer, or refuses the login")
-    except alembic.util.CommandError as error:
+    except (alembic.util.CommandError, CitusMissing) as error:
         _refuse("migrate", str(error))
     except sqlalchemy.exc.DBAPIError as error:
         # A migration holds no customer's words: what the server says may be shown.
@@ -177,6 +180,11 @@ def _parser() -> argparse.ArgumentParser:
     add("worker", _worker, "send what is queued", _WORKER)
     migrate = add("migrate", _migrate, "bring the database to the schema of this release", _MIGRATE)
     migrate.add_argument("--revision", default="head", help="stop at this revision (default: the newest)")
+    migrate.add_argument(
+        "--distributed",
+        action="store_true",
+        help="then spread the agencies over the machines of a Citus cluster; what is spread already stays where it is",
+    )
     demo = add("demo", _demo, "serve the API with live data on this machine", _DEMO)
     _add_data_folder(demo)
     token = add("token", _token, "print a bearer token for the demo", _ABOUT_TOKENS)

@@ -22,7 +22,10 @@ ON_TABLES = text("""
         where relnamespace = 'public'::regnamespace
         and not rolsuper
         and (grantee = 0 or pg_has_role(pg_roles.oid, grantee, 'member'))
-        and not exists (select 1 from pg_depend where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
+        and not exists (
+            select 1
+            from pg_depend
+            where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
     )
     select distinct relname || ': ' || privilege_type || ' is granted to ' || rolname as violation
     from granted
@@ -82,7 +85,10 @@ ON_PLACES = text("""
     and not rolsuper
     and nspname not in ('public', 'pg_catalog', 'information_schema')
     and has_schema_privilege(pg_roles.oid, pg_namespace.oid, 'usage')
-    and not exists (select 1 from pg_depend where classid = 'pg_namespace'::regclass and objid = pg_namespace.oid and deptype = 'e')
+    and not exists (
+        select 1
+        from pg_depend
+        where classid = 'pg_namespace'::regclass and objid = pg_namespace.oid and deptype = 'e')
 """)
 
 # What the next migration creates belongs to nobody but the owner until it says otherwise.

@@ -111,7 +111,10 @@ OBJECTS = text("""
     from pg_class
     where relnamespace = 'public'::regnamespace
     and relkind in ('v', 'm', 'f', 'S')
-    and not exists (select 1 from pg_depend where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
+    and not exists (
+        select 1
+        from pg_depend
+        where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
     union all
     select 'the function ' || pg_proc.oid::regprocedure
         || case when prosecdef then ' runs with the rights of its owner' else ' may not be here' end
@@ -123,7 +126,10 @@ OBJECTS = text("""
             where rolname in ('faro_app', 'faro_worker', current_user)
             and has_function_privilege(pg_roles.oid, pg_proc.oid, 'execute')
             and has_schema_privilege(pg_roles.oid, pronamespace, 'usage')))
-    and not exists (select 1 from pg_depend where classid = 'pg_proc'::regclass and objid = pg_proc.oid and deptype = 'e')
+    and not exists (
+        select 1
+        from pg_depend
+        where classid = 'pg_proc'::regclass and objid = pg_proc.oid and deptype = 'e')
     union all
     select tgrelid::regclass || ': the trigger ' || tgname
         || case when tgisinternal then ' of a foreign key is switched off' else ' may not be here' end
@@ -131,7 +137,10 @@ OBJECTS = text("""
     join pg_class on pg_class.oid = tgrelid
     where relnamespace = 'public'::regnamespace
     and (not tgisinternal or tgenabled <> 'O')
-    and not exists (select 1 from pg_depend where classid = 'pg_proc'::regclass and objid = tgfoid and deptype = 'e')
+    and not exists (
+        select 1
+        from pg_depend
+        where classid = 'pg_proc'::regclass and objid = tgfoid and deptype = 'e')
     union all
     select ev_class::regclass || ': the rule ' || rulename || ' may not be here'
     from pg_rewrite

@@ -11,11 +11,11 @@ import psycopg2
 import pytest
 import sqlalchemy
 
-from conversations_api import migrating
 from persistence import citus, role_safety, schema_lint
 from persistence.citus import CitusMissing
 from persistence.connection import UnboundConnection
 from tests.agencies import Urls, make_agency
+from tests.commands import refusal, run
 from tests.migrations.catalogue import snapshot
 from tests.tenancy.rls.world import connect
 
@@ -217,10 +217,17 @@ def violations(url: str) -> list[str]:
     return found
 
 
-def test_migrating_and_distributing_can_be_repeated(clustered_urls: Urls) -> None:
-    migrating.migrate(clustered_urls.owner)
-    migrating.distribute(clustered_urls.owner)
-    migrating.distribute(clustered_urls.owner)
+def test_the_command_says_who_brings_what_is_missing(bare_urls: Urls) -> None:
+    result = run("migrate", "--distributed", environment={"MIGRATION_DATABASE_URL": bare_urls.owner})
+    assert refusal(result).startswith("conversations-api migrate: The database has no Citus: its administrator")
+    # The migrations themselves were done; they are the same with and without Citus.
+    assert snapshot(bare_urls.owner)["policies"]
+
+
+def test_the_command_can_be_repeated(clustered_urls: Urls) -> None:
+    for _ in range(2):
+        result = run("migrate", "--distributed", environment={"MIGRATION_DATABASE_URL": clustered_urls.owner})
+        assert result.returncode == 0, result.stderr
     connection = connect(clustered_urls.superuser)
     with connection.cursor() as cursor:
         cursor.execute("select count(*) from pg_dist_partition")
