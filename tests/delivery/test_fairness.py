@@ -1,0 +1,157 @@
+"""A backlog of one agency costs the others nothing: neither their turn nor the time of the statements."""
+
+import json
+import threading
+import time
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from persistence import outbox, outbox_work
+from tenancy.transaction import Database, tenant_transaction, unbound_transaction
+from tests.agencies import Agency
+from tests.delivery.conftest import Office, wait_until
+
+BACKLOG = 100_000
+# Only as many rows have a message behind them as can be reached within a test; the rest weigh the same in the outbox.
+WITH_A_MESSAGE = 2_000
+# More pages than any of the statements reads when its index fits, far fewer than the backlog has.
+FEW_PAGES = 1_500
+
+CONVERSATIONS = """
+    with made as (
+        insert into contacts (agency_id, id, phone)
+        select :agency_id, gen_random_uuid(), '+1303' || lpad(number::text, 7, '0')
+        from generate_series(1, :count) as number
+        returning id
+    ),
+    opened as (
+        insert into conversations (agency_id, id, location_id, channel_id, contact_id, last_message_at,
+            last_message_direction)
+        select :agency_id, gen_random_uuid(), :location_id, :channel_id, id, clock_timestamp(), 'inbound'
+        from made
+        returning id
+    )
+    insert into messages (agency_id, id, conversation_id, direction, content, status, sent_at)
+    select :agency_id, gen_random_uuid(), id, 'outbound', 'backlog', 'queued', clock_timestamp()
+    from opened"""
+ONE_THREAD = """
+    insert into messages (agency_id, id, conversation_id, direction, content, status, sent_at)
+    select :agency_id, gen_random_uuid(), :conversation_id, 'outbound', 'backlog', 'queued',
+        clock_timestamp() + make_interval(secs => number)
+    from generate_series(1, :count) as number"""
+QUEUE = """
+    insert into outbox (agency_id, message_id, conversation_id, channel_id, sent_at, state)
+    select agency_id, id, conversation_id, :channel_id, sent_at,
+        case row_number() over (partition by conversation_id order by sent_at, id)
+            when 1 then 'queued' else 'waiting' end
+    from messages
+    where agency_id = :agency_id
+    and content = 'backlog'"""
+BARE_ROWS = """
+    insert into outbox (agency_id, message_id, conversation_id, channel_id, sent_at, state)
+    select :agency_id, gen_random_uuid(), gen_random_uuid(), :channel_id, clock_timestamp(), 'queued'
+    from generate_series(1, :count)"""
+
+
+@pytest.fixture
+def busy(office: Office, other_agency: Agency) -> Agency:
+    """An agency with a message queued in each of 100,000 conversations."""
+    location_id = other_agency.location_id
+    _fill(office, other_agency, CONVERSATIONS, location_id=location_id, count=WITH_A_MESSAGE)
+    owner = Database(office.urls.owner, pool_size=1)
+    with tenant_transaction(owner, other_agency.id) as connection:
+        rest = {"count": BACKLOG - WITH_A_MESSAGE, "channel_id": other_agency.sms_id}
+        connection.execute(text(BARE_ROWS), **rest)
+        connection.execute(text("analyze outbox"))
+    owner.close()
+    return other_agency
+
+
+@pytest.fixture
+def long_thread(office: Office, other_agency: Agency) -> UUID:
+    """A conversation with 100,000 messages queued."""
+    conversation_id = office.converse(other_agency)
+    _fill(office, other_agency, ONE_THREAD, conversation_id=conversation_id, count=BACKLOG)
+    return conversation_id
+
+
+def _fill(office: Office, agency: Agency, messages: str, **parameters: Any) -> None:
+    owner = Database(office.urls.owner, pool_size=1)
+    with tenant_transaction(owner, agency.id) as connection:
+        connection.execute(text(messages), channel_id=agency.sms_id, **parameters)
+        connection.execute(text(QUEUE), channel_id=agency.sms_id)
+        connection.execute(text("analyze outbox"))
+    owner.close()
+
+
+def _pages(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+
+
+def _explain(rows: Any) -> dict[str, Any]:
+    value = rows.scalar_one()
+    plan: dict[str, Any] = (json.loads(value) if isinstance(value, str) else value)[0]["Plan"]
+    return plan
+
+
+def _explained(statement: Any) -> Any:
+    return text("explain (analyze, buffers, format json) " + statement.text)
+
+
+def test_a_quiet_agency_starts_within_five_seconds_beside_a_hundred_thousand_queued(
+    office: Office, agency: Agency, busy: Agency
+) -> None:
+    # The carrier is slow, too, so that every place of the worker is taken when the quiet agency's message comes.
+    office.simulator.set_faults({"latency_ms": 800})
+    conversation_id = office.converse(agency)
+    worker = office.new_worker()
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: len(office.simulator.accepted) > 20)
+        queued_at = time.monotonic()
+        office.queue(agency, conversation_id, "quiet")
+        wait_until(lambda: any(one["body"] == "quiet" for one in office.simulator.accepted[-200:]))
+        assert time.monotonic() - queued_at < 5
+    finally:
+        worker.stop()
+        thread.join(timeout=30)
+
+
+def test_a_claim_reads_little_of_a_hundred_thousand_queued(office: Office, agency: Agency, busy: Agency) -> None:
+    office.queue(agency, office.converse(agency), "quiet")
+    with unbound_transaction(office.worker_database) as connection:
+        plan = _explain(
+            connection.execute(_explained(outbox_work.CLAIM), worker_key=1, limit=64, per_agency=16, passed_over=[])
+        )
+        assert plan["Actual Rows"] == 17
+        assert _pages(plan) < FEW_PAGES
+        for statement, parameters in (
+            (outbox_work.TAKE_DUE, {"seconds": 60, "grace_seconds": 60, "follow_seconds": 120, "limit": 100}),
+            (outbox_work.LIST_STUCK, {"limit": 100}),
+        ):
+            assert _pages(_explain(connection.execute(_explained(statement), **parameters))) < FEW_PAGES
+
+
+def test_a_thread_of_a_hundred_thousand_goes_on_without_being_read(
+    office: Office, other_agency: Agency, long_thread: UUID
+) -> None:
+    with unbound_transaction(office.worker_database) as connection:
+        claims = outbox_work.claim(connection, worker_key=1, limit=64, per_agency=16)
+    (claim,) = claims
+    assert claim.conversation_id == long_thread
+    with tenant_transaction(office.worker_database, other_agency.id) as tenant:
+        outbox.delete(tenant, message_id=claim.message_id)
+        plan = _explain(tenant.execute(_explained(outbox.PROMOTE_NEXT), conversation_id=long_thread))
+        assert plan["Actual Rows"] == 1
+        assert _pages(plan) < FEW_PAGES
+    with unbound_transaction(office.worker_database) as connection:
+        plan = _explain(connection.execute(_explained(outbox_work.LIST_STUCK), limit=100))
+        assert _pages(plan) < FEW_PAGES
+    with tenant_transaction(office.database, other_agency.id) as tenant:
+        parameters = {"message_id": claim.message_id, "channel_id": other_agency.sms_id, "sent_at": "now", "attempt": 0}
+        plan = _explain(tenant.execute(_explained(outbox.INSERT), conversation_id=long_thread, **parameters))
+        assert _pages(plan) < FEW_PAGES

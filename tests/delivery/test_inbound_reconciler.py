@@ -1,0 +1,147 @@
+"""What contacts wrote while nobody was there is fetched: all of it, once, from its own numbers only."""
+
+import threading
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from delivery.inbound_reconciler import InboundReconciler
+from delivery.session import Session
+from delivery.simulator_webhooks import Inbound
+from persistence import conversations, messages
+from tenancy import transaction
+from tenancy.transaction import Database, tenant_transaction
+from tests.agencies import ACCOUNT_SID, Agency, make_conversation
+from tests.delivery.conftest import Office, wait_until
+
+CONTACT = "+12025550177"
+
+
+@pytest.fixture
+def reconcile(office: Office) -> Callable[[], None]:
+    """Look once at every number, as a worker does."""
+    reconciler = InboundReconciler(
+        database=office.worker_database, gateway=office.gateway, credentials=office.credentials, interval_seconds=0.0
+    )
+
+    def run() -> None:
+        with transaction.session(office.urls.worker) as connection:
+            reconciler.run_once(Session(connection))
+
+    return run
+
+
+def write(office: Office, to: str, body: str, **fields: object) -> str:
+    """A contact writes, and no webhook is there to hear it."""
+    prefix = "whatsapp:" if to.startswith("whatsapp:") else ""
+    inbound = Inbound(ACCOUNT_SID, from_=prefix + CONTACT, to=to, body=body, **fields)  # type: ignore[arg-type]
+    return office.simulator.receive(inbound)[0]
+
+
+def received(database: Database, agency: Agency) -> list[tuple[str, str]]:
+    with tenant_transaction(database, agency.id, read_only=True) as connection:
+        rows = connection.execute(
+            text("""
+                select twilio_sid, content
+                from messages
+                where agency_id = :agency_id
+                and direction = 'inbound'
+                order by sent_at""")
+        )
+        return [(row.twilio_sid, row.content) for row in rows]
+
+
+def test_everything_that_no_webhook_brought_is_fetched_once_in_its_order(
+    office: Office, database: Database, agency: Agency, other_agency: Agency, reconcile: Callable[[], None]
+) -> None:
+    mine = [(write(office, agency.sms_address, f"No. {number}"), f"No. {number}") for number in range(230)]
+    theirs = [(write(office, other_agency.whatsapp_address, "theirs"), "theirs")]
+    for _ in range(2):
+        reconcile()
+        assert received(database, agency) == mine
+        assert received(database, other_agency) == theirs
+
+
+def test_what_a_webhook_brought_is_not_stored_again(
+    office: Office, database: Database, agency: Agency, reconcile: Callable[[], None]
+) -> None:
+    sid = write(office, agency.sms_address, "Hello")
+    with tenant_transaction(database, agency.id) as connection:
+        make_conversation(connection, agency, phone=CONTACT, sid=sid)
+    reconcile()
+    assert received(database, agency) == [(sid, "Hello")]
+
+
+def test_our_own_messages_in_the_list_are_nobodys_inbound(
+    office: Office, database: Database, agency: Agency, reconcile: Callable[[], None]
+) -> None:
+    conversation_id = office.converse(agency, CONTACT)
+    before = received(database, agency)
+    office.queue(agency, conversation_id, "from us")
+    worker = office.new_worker()
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    wait_until(lambda: len(office.simulator.accepted) == 1)
+    worker.stop()
+    thread.join()
+    reconcile()
+    assert received(database, agency) == before
+
+
+def test_media_and_a_stop_word_arrive_too(
+    office: Office, database: Database, agency: Agency, reconcile: Callable[[], None]
+) -> None:
+    write(office, agency.sms_address, "", media=((None, "image/jpeg"), (None, "image/png")))
+    write(office, agency.sms_address, "STOP")
+    reconcile()
+    with tenant_transaction(database, agency.id, read_only=True) as connection:
+        (conversation,) = conversations.list_page(connection, location_id=None, status=None, limit=10).conversations
+        page = messages.list_page(connection, conversation_id=UUID(str(conversation["id"])), limit=10, before=None)
+    assert conversation["messaging"]["blocked_reason"] == "contact_opted_out"
+    media = page.messages[1]["media"]
+    assert [one["content_type"] for one in media] == ["image/jpeg", "image/png"]
+    assert all(one["url"].startswith(f"https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT_SID}/") for one in media)
+
+
+def test_a_listing_that_fails_leaves_the_watermark_where_it_was(
+    office: Office, database: Database, agency: Agency, reconcile: Callable[[], None]
+) -> None:
+    sid = write(office, agency.sms_address, "Hello")
+    office.simulator.set_faults({"dice": [{"kind": "listing_error", "probability": 1.0}]})
+    reconcile()
+    assert received(database, agency) == []
+    office.simulator.set_faults({})
+    reconcile()
+    assert received(database, agency) == [(sid, "Hello")]
+
+
+def test_a_messaging_services_numbers_are_found_through_the_service(
+    office: Office, database: Database, agency: Agency, other_agency: Agency, reconcile: Callable[[], None]
+) -> None:
+    service = "MG" + "a" * 32
+    owner = Database(office.urls.owner, pool_size=1)
+    with tenant_transaction(owner, agency.id) as connection:
+        for statement in (
+            "update channels set address = :service where agency_id = :agency_id and id = :id",
+            "update number_routing set address = :service where agency_id = :agency_id and channel_id = :id",
+        ):
+            connection.execute(text(statement), service=service, id=agency.sms_id)
+    owner.close()
+    pooled = write(office, "+12025550888", "to the pool", messaging_service_sid=service)
+    # A number that is somebody's own, although it stands in the pool as well.
+    owned = write(office, other_agency.sms_address, "to the number", messaging_service_sid=service)
+    write(office, "+12025550889", "to nobody of ours")
+    reconcile()
+    assert received(database, agency) == [(pooled, "to the pool")]
+    assert received(database, other_agency) == [(owned, "to the number")]
+
+
+def test_two_workers_do_not_list_the_same_number_at_a_time(office: Office, agency: Agency) -> None:
+    with transaction.session(office.urls.worker) as one, transaction.session(office.urls.worker) as other:
+        first, second = Session(one), Session(other)
+        with first.alone_with(7) as mine, second.alone_with(7) as theirs:
+            assert (mine, theirs) == (True, False)
+        with second.alone_with(7) as theirs:
+            assert theirs
