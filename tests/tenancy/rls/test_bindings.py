@@ -93,6 +93,8 @@ def test_no_statement_of_ours_binds_for_a_whole_session() -> None:
                     assert "set app." not in words, path
                     assert "set session app." not in words, path
                     assert "set_config(" not in words, path
+                    # A plan made in one role may be used in another (CVE-2023-2455): none of ours changes roles.
+                    assert not any(one in words for one in ("set role", "set local role", "set session auth")), path
                     if "set local app." in words:
                         binding.add(path.relative_to(ROOT).as_posix())
     # A data migration binds each agency in turn.
