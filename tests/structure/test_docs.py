@@ -192,6 +192,12 @@ def test_every_file_that_a_page_names_exists(page: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_every_module_that_a_page_names_by_its_last_name_exists(page: pathlib.Path) -> None:
+    known = {path.name for path in modules()}
+    assert [name for name in re.findall(r"`([a-z_]+\.py)`", text_of(page)) if name not in known] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_every_test_that_a_page_names_exists(page: pathlib.Path) -> None:
     assert [named for named in named_tests(page) if not exists(named)] == []
 
