@@ -28,6 +28,8 @@ LOOKS = (
     "unconfirmed",
     "worker_ended_during_call",
 )
+# Where the errors of sending mostly are: accounts and requests, messages, their delivery, channels.
+CODE_CLASSES = ("20xxx", "21xxx", "30xxx", "63xxx")
 SOURCES = ("webhook", "reconciler")
 _CALL_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 15, 30, 60)
 _LAG_SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400)
@@ -76,7 +78,8 @@ _HEARTBEAT = Gauge(
 
 # A counter that appears with its first event has not risen: an alert on its increase would miss that event.
 for _outcome in OUTCOMES.values():
-    _SENDS.labels(_outcome, "")
+    for _code_class in CODE_CLASSES if _outcome == "rejected" else ("",):
+        _SENDS.labels(_outcome, _code_class)
 for _result in LOOKS:
     _RESULTS.labels(_result)
 for _source in SOURCES:
@@ -86,7 +89,7 @@ for _source in SOURCES:
 def sent(outcome: Outcome, seconds: float) -> None:
     """A call of the carrier has ended."""
     name = OUTCOMES[type(outcome)]
-    _SENDS.labels(name, _code_class(outcome.error_code) if isinstance(outcome, Rejected) else "").inc()
+    _SENDS.labels(name, _class_of(outcome.error_code) if isinstance(outcome, Rejected) else "").inc()
     _SEND_SECONDS.labels(name).observe(seconds)
 
 
@@ -116,6 +119,6 @@ def worker_beat() -> None:
     _HEARTBEAT.set_to_current_time()
 
 
-def _code_class(code: int) -> str:
+def _class_of(code: int) -> str:
     """`21xxx` for 21610: Twilio numbers its errors by subject, and there are hundreds of them."""
     return f"{code // 1000}xxx" if 10_000 <= code <= 99_999 else "other"

@@ -14,7 +14,7 @@ from conversations_api import addresses
 from tests.agencies import Urls
 from tests.commands import refusal, run
 from tests.metrics.scraping import wait_until
-from tests.stack import BASE_PATH, running
+from tests.stack import running
 
 
 @contextmanager
