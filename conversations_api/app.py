@@ -10,34 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import connexion
-import flask
-import orjson
 from connexion.options import SwaggerUIOptions
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 import api
-from conversations_api import connexion_hooks
+from conversations_api import connexion_hooks, documentation
 from conversations_api.contract import Contract
 from conversations_api.edge import Edge
 from conversations_api.handler_threads import HandlerThreads
 from conversations_api.lanes import Limits
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
-
-_UI_PATH = "/ui"
-_DOCUMENT_PATH = "/openapi.json"
-# Where our code lies is of no use to a client.
-_INTERNAL = frozenset({"x-openapi-router-controller", "x-bearerInfoFunc"})
-_UI_SETTINGS = {
-    "deepLinking": True,
-    "defaultModelsExpandDepth": 0,
-    "displayRequestDuration": True,
-    "docExpansion": "list",
-    "filter": True,
-    "persistAuthorization": True,
-    "validatorUrl": None,
-}
 
 
 def build_app(
@@ -62,9 +46,7 @@ def build_app(
         strict_validation=True,
         validate_responses=True,
         validator_map=connexion_hooks.validator_map(contract),
-        swagger_ui_options=SwaggerUIOptions(
-            serve_spec=False, swagger_ui=serve_docs, swagger_ui_path=_UI_PATH, swagger_ui_config=_UI_SETTINGS
-        ),
+        swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
     )
     # No option of FlaskApp reaches the bridge to its threads.
     app._middleware_app.asgi_app = HandlerThreads(app.app.wsgi_app, limits.threads)
@@ -73,32 +55,12 @@ def build_app(
         app.add_error_handler(kind, connexion_hooks.answer_error)
     # Given as a mapping: from a file Connexion would run it through a template engine.
     app.add_api(dict(contract.document))
-    documentation = []
     if serve_docs:
-        documentation = [contract.base_path + _UI_PATH, contract.base_path + _DOCUMENT_PATH]
-        _serve_document(app, contract)
+        documentation.serve(app, contract)
     return Edge(
         app,
         contract,
         limits=limits,
-        documentation=documentation,
+        documentation=documentation.paths(contract) if serve_docs else (),
         cors_allowed_origins=cors_allowed_origins,
     )
-
-
-def _serve_document(app: connexion.FlaskApp, contract: Contract) -> None:
-    # Connexion's own copy has every reference resolved, and names our functions.
-    document = orjson.dumps(_public(contract.document))
-
-    def show_document() -> flask.Response:
-        return flask.Response(document, content_type="application/json")
-
-    app.add_url_rule(contract.base_path + _DOCUMENT_PATH, connexion_hooks.DOCUMENT_ENDPOINT, show_document)
-
-
-def _public(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {name: _public(value) for name, value in node.items() if name not in _INTERNAL}
-    if isinstance(node, list):
-        return [_public(value) for value in node]
-    return node

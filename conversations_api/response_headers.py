@@ -16,10 +16,10 @@ _ALWAYS: Headers = [
     (b"referrer-policy", b"no-referrer"),
 ]
 _DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
-# Swagger UI starts from a script in its page and draws with inline styles; nothing comes from elsewhere.
+# Swagger UI and Redoc draw with inline styles, and Redoc searches in a worker of its own; nothing comes from elsewhere.
 _DOCUMENTATION_POLICY = (
-    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    b"img-src 'self' data:; frame-ancestors 'none'"
+    b"default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"worker-src 'self' blob:; frame-ancestors 'none'"
 )
 _OURS = frozenset(
     {

@@ -1,6 +1,9 @@
 """The documentation: the contract as it was written, shown only where that is wanted, loading nothing from outside."""
 
+import hashlib
+import importlib.resources
 import re
+from urllib.parse import urljoin
 
 import pytest
 import yaml
@@ -11,6 +14,7 @@ from conversations_api.app import build_app
 from tests.app.asking import SHAPES, Reply, ask, shapes_app
 
 UI = "/api/v1/ui/"
+REFERENCE = "/api/v1/docs"
 DOCUMENT = "/api/v1/openapi.json"
 
 
@@ -23,7 +27,18 @@ def show(app: ASGIApp, target: str, method: str = "GET") -> Reply:
     return ask(app, target, headers=(), method=method)
 
 
-@pytest.mark.parametrize("target", [UI, UI + "index.html", UI + "swagger-ui-bundle.js", DOCUMENT])
+@pytest.mark.parametrize(
+    "target",
+    [
+        UI,
+        UI + "index.html",
+        UI + "swagger-ui-bundle.js",
+        REFERENCE,
+        REFERENCE + "/",
+        REFERENCE + "/redoc.standalone.js",
+        DOCUMENT,
+    ],
+)
 def test_the_documentation_is_shown_only_where_it_is_wanted(app: ASGIApp, documented: ASGIApp, target: str) -> None:
     assert show(app, target).status == 404
     assert show(documented, target).status == 200
@@ -47,21 +62,26 @@ def test_the_services_own_document_keeps_its_references_and_names_no_function() 
     assert b"x-bearerInfoFunc" not in document.body
 
 
-def test_the_page_keeps_a_token_and_shows_durations(documented: ASGIApp) -> None:
-    settings = show(documented, UI + "swagger-ui-config.json").json
-    assert settings["persistAuthorization"] is True
-    assert settings["displayRequestDuration"] is True
-    assert settings["deepLinking"] is True
-    assert settings["validatorUrl"] is None
-
-
-def test_the_page_loads_nothing_from_outside(documented: ASGIApp) -> None:
-    page = show(documented, UI)
-    assert re.findall(r"(?:src|href)=\"(?!\./)[^\"]*\"", page.body.decode()) == []
-    assert b'url: "/api/v1/openapi.json"' in page.body
-    policy = page.headers["content-security-policy"]
-    assert "default-src 'self'" in policy
+@pytest.mark.parametrize("page", [UI, REFERENCE])
+def test_a_page_loads_nothing_from_outside(documented: ASGIApp, page: str) -> None:
+    shown = show(documented, page)
+    assert shown.headers["content-type"] == "text/html; charset=utf-8"
+    addresses = re.findall(r"(?:src|href|data-document)=\"([^\"]*)\"", shown.body.decode())
+    assert len(addresses) > 2
+    for address in addresses:
+        assert show(documented, urljoin(page, address)).status == 200
+    policy = shown.headers["content-security-policy"]
+    assert "default-src 'self'; script-src 'self';" in policy
     assert "http" not in policy
+
+
+def test_the_reference_page_is_the_published_one_without_the_logo_from_another_host(documented: ASGIApp) -> None:
+    pages = importlib.resources.files("conversations_api") / "documentation_pages"
+    published = pages.joinpath("redoc.standalone.js").read_bytes()
+    assert hashlib.sha256(published).hexdigest() in pages.joinpath("README.md").read_text(encoding="utf-8")
+    logo = b"https://cdn.redoc.ly/"
+    assert logo in published
+    assert logo not in show(documented, REFERENCE + "/redoc.standalone.js").body
 
 
 @pytest.mark.parametrize(
