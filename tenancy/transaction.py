@@ -176,7 +176,9 @@ def _commit(transaction: sqlalchemy.Transaction) -> None:
         raise (OutcomeUnknown if error.connection_invalidated else DatabaseUnavailable) from error
 
 
-def _assert_unbound(driver_connection: "psycopg2.extensions.connection", _record: object) -> None:
+def _assert_unbound(driver_connection: "psycopg2.extensions.connection | None", _record: object) -> None:
+    if driver_connection is None:  # it broke: nobody gets it again
+        return
     with driver_connection.cursor() as cursor:
         cursor.execute("select current_setting('app.agency_id', true)")
         row = cursor.fetchone()
