@@ -18,6 +18,8 @@ from uuid import UUID
 
 import sqlalchemy
 import uuid_utils.compat as uuid_utils
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from delivery import twilio_gateway
 from handlers import problems
@@ -34,7 +36,18 @@ INBOUND = f"{BASE_PATH}/webhooks/twilio/inbound"
 FORM = "application/x-www-form-urlencoded"
 EMPTY_TWIML = b'<?xml version="1.0" encoding="UTF-8"?><Response/>'
 
-PRIVATE_KEY, PUBLIC_KEY = authentication.generate_key_pair()
+
+def _key_pair() -> tuple[str, str]:
+    """(private, public) as PEM: an EC key, because an RSA key takes longer to load than a request to answer."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private.decode("ascii"), public.decode("ascii")
+
+
+PRIVATE_KEY, PUBLIC_KEY = _key_pair()
 
 Pairs = Iterable[tuple[str, str]]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
