@@ -35,7 +35,8 @@ Send what is queued and find out what became of it, until SIGTERM or SIGINT. Any
 
 needs      WORKER_DATABASE_URL (the worker's role, past no transaction pooler), PUBLIC_BASE_URL, SECRETS_KEY
 may have   TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, TWILIO_BASE_URL, SEND_CONCURRENCY, SEND_DEADLINE_SECONDS,
-           RECONCILE_GRACE_SECONDS, RECONCILE_HOLD_SECONDS, RECONCILE_INTERVAL_SECONDS
+           RECONCILE_GRACE_SECONDS, RECONCILE_HOLD_SECONDS, RECONCILE_INTERVAL_SECONDS, METRICS_HOST, METRICS_PORT,
+           OTEL_EXPORTER_OTLP_ENDPOINT
 
 Asked to stop, it takes no more work and ends its calls; what takes longer than 15 seconds is left to the other
 workers, or to its next start, to find out."""
