@@ -1,0 +1,198 @@
+"""The example front end does in a browser what its page promises: built by Vite, on the contract's own types."""
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from conversations_api.demo_agencies import Agency
+from tests.browser.conftest import listens
+from tests.sdk import generate
+from tests.stack import Stack
+
+EXAMPLE = generate.ROOT / "examples/inbox"
+PHONES = [f"+120255502{number:02d}" for number in range(25)]
+MESSAGES = 60
+
+
+def node(program: str) -> Path:
+    try:
+        return generate.node_program(program)
+    except generate.ToolMissing as missing:
+        pytest.skip(str(missing))
+
+
+def run(folder: Path, *command: str | Path) -> None:
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example, checked strictly and built as `npm run build` does, with the tools of the tests."""
+    folder = tmp_path_factory.mktemp("example") / "inbox"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules", "dist", "schema.ts"))
+    tsc, vite = node("tsc"), node("vite")
+    generate.typescript(folder)
+    (folder / "node_modules").symlink_to(generate.ROOT / "tests/tools/node_modules")
+    run(folder, tsc)
+    run(folder, vite, "build")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(built: Path, example_port: int) -> Iterator[str]:
+    """Where Vite serves it."""
+    options = ("preview", "--host", "127.0.0.1", "--port", str(example_port), "--strictPort")
+    with subprocess.Popen([node("vite"), *options], cwd=built, stdout=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 60
+            while not listens(example_port):
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{example_port}/"
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="module")
+def agency(site: Stack) -> Agency:
+    """An inbox of two pages; the newest conversation has a thread of two pages."""
+    agency = site.agencies[1]
+    channel = next(channel for channel in agency.channels if channel.kind == "sms")
+    for phone in PHONES:
+        site.write(channel, phone, f"Hello, this is {phone}")
+    for number in range(2, MESSAGES + 1):
+        site.write(channel, PHONES[-1], f"Message {number}")
+    return agency
+
+
+def link(site: Stack, address: str, token: str) -> str:
+    return f"{address}#{urlencode({'api': site.api_url, 'token': token})}"
+
+
+def conversations(page: Page) -> Locator:
+    return page.locator("#inbox button")
+
+
+def messages(page: Page) -> Locator:
+    return page.locator("#thread li")
+
+
+def test_the_inbox_is_listed_newest_first_and_to_its_end(page: Page, site: Stack, address: str, agency: Agency) -> None:
+    page.goto(link(site, address, site.token(agency)))
+    expect(conversations(page)).to_have_count(20)
+    expect(conversations(page).first).to_contain_text(f"Message {MESSAGES}")
+    page.get_by_role("button", name="More conversations").click()
+    expect(conversations(page)).to_have_count(25)
+    expect(conversations(page).last).to_contain_text(f"Hello, this is {PHONES[0]}")
+    expect(page.get_by_role("button", name="More conversations")).to_be_hidden()
+
+
+def test_a_thread_is_turned_back_to_its_first_message(page: Page, site: Stack, address: str, agency: Agency) -> None:
+    page.goto(link(site, address, site.token(agency)))
+    conversations(page).first.click()
+    expect(messages(page)).to_have_count(50)
+    page.get_by_role("button", name="Older messages").click()
+    expect(messages(page)).to_have_count(MESSAGES)
+    expect(messages(page).first).to_contain_text(f"Hello, this is {PHONES[-1]}")
+    expect(page.get_by_role("button", name="Older messages")).to_be_hidden()
+    shown = [text.splitlines()[0] for text in messages(page).all_inner_texts()]
+    assert shown == [f"Hello, this is {PHONES[-1]}", *(f"Message {number}" for number in range(2, MESSAGES + 1))]
+
+
+def test_an_answer_is_sent_once_and_seen_delivered(page: Page, site: Stack, address: str, agency: Agency) -> None:
+    page.goto(link(site, address, site.token(agency)))
+    conversations(page).nth(3).click()
+    expect(messages(page)).to_have_count(1)
+    page.get_by_label("Your answer").fill("Yes, we are open.")
+    page.get_by_role("button", name="Send").click()
+    expect(messages(page)).to_have_count(2)
+    expect(messages(page).last).to_contain_text("Yes, we are open.")
+    expect(messages(page).last).to_contain_text(re.compile("delivered|read"))
+    expect(page.get_by_label("Your answer")).to_have_value("")
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / "inbox.png")
+
+
+def test_what_the_contact_writes_meanwhile_appears(page: Page, site: Stack, address: str, agency: Agency) -> None:
+    page.goto(link(site, address, site.token(agency)))
+    button = conversations(page).nth(5)
+    button.click()
+    expect(messages(page)).to_have_count(1)
+    phone = button.inner_text().splitlines()[0]
+    channel = next(channel for channel in agency.channels if channel.kind == "sms")
+    site.write(channel, phone, "Are you there?")
+    expect(messages(page).last).to_contain_text("Are you there?")
+
+
+def test_a_refusal_is_shown_in_the_words_of_the_server(page: Page, site: Stack, address: str, agency: Agency) -> None:
+    page.goto(link(site, address, site.token(agency, role="viewer")))
+    conversations(page).nth(7).click()
+    page.get_by_label("Your answer").fill("May I?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("alert")).to_contain_text("Your role in this agency does not permit this.")
+    expect(page.get_by_label("Your answer")).to_have_value("May I?")
+
+
+@contextmanager
+def another_origin(folder: Path) -> Iterator[str]:
+    """The same page on a port that the API was not told of."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_page_of_another_origin_may_not_read(
+    browser: Browser, site: Stack, built: Path, address: str, agency: Agency
+) -> None:
+    # Without `page`: here the browser has to complain.
+    ask = "address => fetch(address).then(answer => answer.status, () => 'refused')"
+    healthz = f"{site.api_url}/healthz"
+    page = browser.new_page()
+    page.goto(address)
+    assert page.evaluate(ask, healthz) == 200
+    with another_origin(built / "dist") as elsewhere:
+        page.goto(link(site, elsewhere, site.token(agency)))
+        assert page.evaluate(ask, healthz) == "refused"
+        expect(conversations(page)).to_have_count(0)
+    page.close()
+
+
+def test_the_page_stays_below_a_hundred_lines() -> None:
+    assert len((EXAMPLE / "inbox.ts").read_text(encoding="utf-8").splitlines()) < 100
+
+
+def test_the_example_is_tested_with_the_versions_that_it_asks_for() -> None:
+    wanted, installed = (
+        json.loads((folder / "package.json").read_text(encoding="utf-8"))
+        for folder in (EXAMPLE, generate.ROOT / "tests/tools")
+    )
+    asked = wanted["dependencies"] | wanted["devDependencies"]
+    assert {name: installed["dependencies"].get(name) for name in asked} == asked
+
+
+@pytest.mark.parametrize("folder", [EXAMPLE, generate.ROOT / "tests/tools"], ids=["example", "tools"])
+def test_a_lock_file_names_versions_and_hashes_and_no_address(folder: Path) -> None:
+    packages = json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    declared = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+    assert packages[""]["dependencies"] == declared["dependencies"]
+    assert all("integrity" in each for path, each in packages.items() if path)
+    assert not any("resolved" in each for each in packages.values())
