@@ -19,6 +19,10 @@ TABLES = text("""
     and relkind in ('r', 'p')
     and relname not in ('workers', 'alembic_version')
     and (attnotnull and atttypid = 'uuid'::regtype) is not true
+    and not exists (
+        select 1
+        from pg_depend
+        where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
     union all
     select relname || ': row-level security is not both enabled and forced'
     from pg_class
@@ -26,6 +30,10 @@ TABLES = text("""
     and relkind in ('r', 'p')
     and relname not in ('number_routing', 'workers', 'alembic_version')
     and not (relrowsecurity and relforcerowsecurity)
+    and not exists (
+        select 1
+        from pg_depend
+        where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
 """)
 
 # Permissive policies widen each other: with a second one, a row that either lets through is seen. Restrictive ones
@@ -42,6 +50,10 @@ POLICIES_PER_ROLE = text("""
     and relname not in ('number_routing', 'workers', 'alembic_version')
     and not relispartition
     and not rolsuper
+    and not exists (
+        select 1
+        from pg_depend
+        where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
     group by relname, rolname
     having count(pg_policy.oid) <> 1
 """)
@@ -74,12 +86,20 @@ KEYS = text("""
     and relname not in ('number_routing', 'workers', 'alembic_version')
     and (indisunique or indisexclusion)
     and attname is distinct from 'agency_id'
+    and not exists (
+        select 1
+        from pg_depend
+        where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
     union all
     select relname || ' has no primary key'
     from pg_class
     where relnamespace = 'public'::regnamespace
     and relkind in ('r', 'p')
     and not exists (select 1 from pg_index where indrelid = pg_class.oid and indisprimary)
+    and not exists (
+        select 1
+        from pg_depend
+        where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
     union all
     select conrelid::regclass || ': the foreign key ' || conname || ' does not begin with agency_id on both sides'
     from pg_constraint

@@ -25,6 +25,8 @@ class Mutant:
     # Rows with the same keys in several agencies stand in the way of some damages; others need to be caught by them.
     kinds: tuple[str, ...] = rows.STORED
     lint_sees_it: bool = True
+    # Seen under a binding, and then best by those that come first, before any was ever set.
+    of_policy: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -72,7 +74,7 @@ def of_policy(table: str) -> Iterator[Mutant]:
         "the policy is for the application only": "alter policy tenant on {t} to faro_app",
     }
     for name, damage in damages.items():
-        yield Mutant(f"{table}: {name}", table, damage.format(t=table))
+        yield Mutant(f"{table}: {name}", table, damage.format(t=table), of_policy=True)
 
 
 def of_grants(table: str) -> Iterator[Mutant]:

@@ -5,6 +5,7 @@ A probe raises AssertionError when the answer is wrong. The same probes ask the 
 of it: a damage that no probe notices would be one that nothing notices.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -72,6 +73,7 @@ def actual(world: World, case: Case) -> object:
     return {rows.UUID(agency_id) for (agency_id,) in found} if isinstance(found, list) else found
 
 
+@functools.cache
 def statement_of(case: Case) -> tuple[sql.Composed, rows.Row]:
     """The statement, as careless as a statement can be: none of them names the agency, where there is another key."""
     table = sql.Identifier(case.table)
@@ -305,17 +307,18 @@ def check_new_objects_are_closed(world: Rehearsal) -> None:
 
 @dataclass(frozen=True)
 class Probe:
-    """A question with the table that it is about, if it is about one."""
+    """A question with the table that it is about, if it is about one, and whether it is a case of CASES."""
 
     name: str
     table: str | None
+    is_case: bool
     check: Callable[[Rehearsal], None]
 
 
 def probes() -> Iterator[Probe]:
     """Every question; those under a binding that was never set come first."""
     for case in CASES:
-        yield Probe(str(case), case.table, lambda world, case=case: check_case(world, case))
+        yield Probe(str(case), case.table, True, lambda world, case=case: check_case(world, case))
     per_table = (
         check_rows_stay_with_their_agency,
         check_no_truncate,
@@ -325,11 +328,14 @@ def probes() -> Iterator[Probe]:
     )
     for table in rows.RIGHTS:
         for check in per_table:
-            yield Probe(f"{check.__name__} {table}", table, lambda world, check=check, table=table: check(world, table))
+            yield Probe(
+                f"{check.__name__} {table}", table, False, lambda world, check=check, table=table: check(world, table)
+            )
     for child, column in rows.REFERENCES:
         yield Probe(
             f"check_references {child}.{column}",
             child,
+            False,
             lambda world, child=child, column=column: check_references(world, child, column),
         )
     for check in (
@@ -339,4 +345,4 @@ def probes() -> Iterator[Probe]:
         check_nothing_can_be_created,
         check_new_objects_are_closed,
     ):
-        yield Probe(check.__name__, None, check)
+        yield Probe(check.__name__, None, False, check)

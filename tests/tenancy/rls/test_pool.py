@@ -12,6 +12,7 @@ import sqlalchemy
 
 from benchmarks import pgbouncer, pool_checkouts
 from benchmarks.pool_checkouts import Checkouts
+from conversations_api import wiring
 from persistence.connection import TenantConnection, UnboundConnection
 from tenancy import transaction
 from tenancy.transaction import Database, tenant_transaction
@@ -42,6 +43,12 @@ def test_no_checkout_finds_anything_of_another_agency(pooled_database: Database)
     # Failed statements, lost connections and rollbacks were among them, and did not stop the others.
     assert min(checkouts.endings.values()) > CHECKOUTS / 100
     assert checkouts.endings["committed"] > CHECKOUTS / 2
+
+
+@pytest.mark.skipif(pgbouncer.PROGRAM is None, reason="pgbouncer is not installed (apt install pgbouncer)")
+def test_a_service_starts_through_a_transaction_pooler_with_all_its_limits(urls: Urls) -> None:
+    with pgbouncer.running(urls.app, server_connections=1) as url:
+        wiring.check_database(url)
 
 
 # Ways to bind an agency that look right in a first test. Each takes the open transaction, as `transaction.bind` does.

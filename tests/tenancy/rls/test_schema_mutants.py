@@ -15,12 +15,13 @@ from tests.tenancy.rls.probes import probes
 from tests.tenancy.rls.world import Rehearsal, rehearsal
 
 MUTANTS = mutants()
+PROBES = list(probes())
 
 
 def first_failure(world: Rehearsal, mutant: Mutant | None) -> str | None:
-    """The first question that comes out wrong; those about the damaged table are asked first."""
-    about = mutant.table if mutant else None
-    for probe in sorted(probes(), key=lambda probe: probe.table != about):
+    """The first question that comes out wrong; the likeliest are asked first."""
+    about, cases_first = (mutant.table, mutant.of_policy) if mutant else (None, True)
+    for probe in sorted(PROBES, key=lambda probe: (probe.table != about, probe.is_case != cases_first)):
         try:
             probe.check(world)
         except (AssertionError, psycopg2.Error) as error:
