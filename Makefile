@@ -49,6 +49,10 @@ audit: $(VENV)/.tox-installed  ## known vulnerabilities in the pinned versions (
 chaos: $(VENV)/.demo-installed  ## kill everything at random under load, and count what the carrier really got (half an hour); CHAOS passes options
 	@exec $(BIN)/python -m benchmarks.reliability $(CHAOS)
 
+.PHONY: long
+long: $(VENV)/.tox-installed  ## the tests that take minutes
+	@exec $(BIN)/tox run -e tests -- tests -m long
+
 .PHONY: pool-checkouts
 pool-checkouts: $(VENV)/.demo-installed  ## a million checkouts: nothing of one agency is left on a connection (needs PgBouncer)
 	@exec $(BIN)/python -m benchmarks.pool_checkouts $(if $(CHECKOUTS),--checkouts $(CHECKOUTS))
