@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from conversations_api.embedded_postgres import EmbeddedPostgres
 
 PORT = "18080"
+METRICS_PORTS = {"serve": "18081", "worker": "18082"}
 START_SECONDS = 60
 STOP_SECONDS = 20
 # What the Dockerfile's HEALTHCHECK runs.
@@ -61,6 +62,9 @@ def serve_and_stop(container: str, database: EmbeddedPostgres) -> None:
     }
     api = {"DATABASE_URL": database.app_url, "PORT": PORT, "HOST": "127.0.0.1", **settings, **token_settings()}
     worker = {"WORKER_DATABASE_URL": database.worker_url, **settings}
+    for environment, port in ((api, METRICS_PORTS["serve"]), (worker, METRICS_PORTS["worker"])):
+        # A collector that nobody runs: traces are made, and lost.
+        environment.update(METRICS_PORT=port, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     processes = {
         "serve": subprocess.Popen(run(container, api, "conversations-api", "serve")),
         "worker": subprocess.Popen(run(container, worker, "conversations-api", "worker")),
@@ -69,6 +73,9 @@ def serve_and_stop(container: str, database: EmbeddedPostgres) -> None:
         prove("ready, with the worker's heartbeat", becomes_ready())
         check = subprocess.run(run(container, {}, "python3", "-c", HEALTH_CHECK), check=False)
         prove("the health check passes", check.returncode == 0)
+        for command, port in METRICS_PORTS.items():
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                prove(f"the metrics of {command} can be read", b"faro_build_info{" in answer.read())
         for command, process in processes.items():
             service = inside(process)
             prove(f"{command} does not run as root", service.uids().real == 10001)
@@ -107,9 +114,11 @@ def becomes_ready() -> bool:
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/v1/readyz", timeout=2) as answer:
-                return b'"worker_heartbeat_age_seconds":null' not in answer.read()
-        except urllib.error.URLError:
-            time.sleep(0.5)
+                if b'"worker_heartbeat_age_seconds":null' not in answer.read():
+                    return True
+        except (urllib.error.URLError, TimeoutError):
+            pass  # it listens before it has forked, and does not answer yet
+        time.sleep(0.5)
     return False
 
 
