@@ -1,12 +1,15 @@
 """The worker: one call per attempt, in order within a conversation, and the outcome written down as it was observed."""
 
+import threading
+
 import pytest
 from sqlalchemy import text
 
-from delivery.worker import Worker
+from delivery.twilio_gateway import TwilioGateway
+from delivery.worker import Sending, Worker
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import Agency
-from tests.delivery.conftest import Office, running, wait_until
+from tests.delivery.conftest import NOWHERE, Office, running, wait_until
 
 
 def _settled(office: Office, agency: Agency, message_id: object) -> bool:
@@ -147,3 +150,32 @@ def test_a_quiet_agency_is_served_while_another_has_a_long_queue(
         wait_until(lambda: len(office.simulator.accepted) == 151)
     place = [one["body"] for one in office.simulator.accepted].index("quiet")
     assert place < 60
+
+
+def test_one_worker_keeps_sixty_four_calls_under_way_and_a_place_for_who_has_none(
+    office: Office, agency: Agency, other_agency: Agency
+) -> None:
+    office.simulator.set_faults({"latency_ms": 8000})
+    gateway = TwilioGateway(
+        base_url=office.simulator.url, connect_timeout_seconds=5.0, total_deadline_seconds=20.0, max_concurrency=96
+    )
+    for number in range(100):
+        office.queue(agency, office.converse(agency, f"+1202555{number:04d}"), "busy")
+    worker = Worker(
+        database=office.worker_database,
+        session_url=office.urls.worker,
+        gateway=gateway,
+        credentials=office.credentials,
+        sending=Sending(NOWHERE, concurrency=64, validity_seconds=3600, first_look_seconds=0.0),
+    )
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: len(office.simulator.requests) == 64)
+        # The busy agency waits for a place to come free; the quiet one gets one that is kept for such as it.
+        quiet = office.queue(other_agency, office.converse(other_agency), "quiet")
+        wait_until(lambda: office.state(other_agency, quiet) == "calling")
+    finally:
+        worker.stop()
+        thread.join(timeout=60)
+    assert office.state(other_agency, quiet) == "accepted"
