@@ -53,6 +53,14 @@ chaos: $(VENV)/.demo-installed  ## kill everything at random under load, and cou
 long: $(VENV)/.tox-installed  ## the tests that take minutes
 	@exec $(BIN)/tox run -e tests -- tests -m long
 
+.PHONY: isolation
+isolation: $(VENV)/.tox-installed  ## 100,000 steps of three agencies against one API: no foreign byte, nothing told by the clock (half an hour); ISOLATION passes options
+	@exec $(BIN)/tox run -q -e isolation -- $(ISOLATION)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.tox-installed  ## 200,000 requests of Schemathesis and damaged bytes against the live API (two hours); FUZZ passes options
+	@exec $(BIN)/tox run -q -e fuzz -- $(FUZZ)
+
 .PHONY: pool-checkouts
 pool-checkouts: $(VENV)/.demo-installed  ## a million checkouts: nothing of one agency is left on a connection (needs PgBouncer)
 	@exec $(BIN)/python -m benchmarks.pool_checkouts $(if $(CHECKOUTS),--checkouts $(CHECKOUTS))
