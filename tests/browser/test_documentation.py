@@ -70,9 +70,13 @@ class SwaggerUi:
         expect(block.locator(".opblock-body")).to_be_visible()
         return block
 
-    def try_out(self, operation: Operation, values: dict[str, str], body: str | None = None) -> Locator:
+    def try_out(
+        self, operation: Operation, values: dict[str, str], *, authorize: bool = False, body: str | None = None
+    ) -> Locator:
         """Its block, with the answer."""
         block = self.operation(operation)
+        if authorize:
+            self.authorize()
         block.locator(".try-out__btn").click()
         for row in block.locator("tr[data-param-name]").all():
             name = row.get_attribute("data-param-name")
@@ -121,9 +125,7 @@ def test_the_introduction_is_a_chapter_with_its_tables(ui: SwaggerUi) -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_can_be_tried_out(ui: SwaggerUi, ids: dict[str, str], name: str) -> None:
-    ui.open()
-    ui.authorize()
-    block = ui.try_out(OPERATIONS[name], ids)
+    block = ui.try_out(OPERATIONS[name], ids, authorize=True)
     status, body = answer(block)
     assert (status, "no body" if not body else "") == (EXPECTED[name], "")
     if status < "300":  # for errors Swagger UI does not show it
@@ -135,20 +137,15 @@ def test_the_expected_answers_are_those_of_every_operation() -> None:
 
 
 def test_a_token_is_remembered_when_the_page_is_loaded_anew(ui: SwaggerUi) -> None:
-    ui.open()
     assert answer(ui.try_out(OPERATIONS["listConversations"], {}))[0] == "401"
-    ui.open()
     ui.authorize()
-    ui.page.reload()
     assert answer(ui.try_out(OPERATIONS["listConversations"], {}))[0] == "200"
 
 
 def test_a_message_that_is_sent_is_seen_in_its_conversation(ui: SwaggerUi, ids: dict[str, str]) -> None:
     content = f"Yes, at eight. {uuid.uuid4()}"
-    ui.open()
-    ui.authorize()
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    sent = ui.try_out(OPERATIONS["sendMessage"], {**ids, **key}, body=f'{{"content": "{content}"}}')
+    sent = ui.try_out(OPERATIONS["sendMessage"], ids | key, authorize=True, body=f'{{"content": "{content}"}}')
     status, body = answer(sent)
     assert status == "201"
     assert content in body
@@ -172,10 +169,8 @@ def photograph(page: Page, block: Locator) -> None:
 
 
 def test_an_error_can_be_read(ui: SwaggerUi) -> None:
-    ui.open()
-    ui.authorize()
     other = {"conversation_id": str(uuid.uuid4())}
-    status, body = answer(ui.try_out(OPERATIONS["getConversation"], other))
+    status, body = answer(ui.try_out(OPERATIONS["getConversation"], other, authorize=True))
     assert status == "404"
     assert '"code": "conversation_not_found"' in body
     assert '"request_id"' in body

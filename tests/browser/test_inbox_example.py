@@ -119,7 +119,7 @@ def test_an_answer_is_sent_once_and_seen_delivered(page: Page, site: Stack, addr
     conversations(page).nth(3).click()
     expect(messages(page)).to_have_count(1)
     page.get_by_label("Your answer").fill("Yes, we are open.")
-    page.get_by_role("button", name="Send").click()
+    page.get_by_role("button", name="Send", exact=True).click()
     expect(messages(page)).to_have_count(2)
     expect(messages(page).last).to_contain_text("Yes, we are open.")
     expect(messages(page).last).to_contain_text(re.compile("delivered|read"))
@@ -143,7 +143,7 @@ def test_a_refusal_is_shown_in_the_words_of_the_server(page: Page, site: Stack, 
     page.goto(link(site, address, site.token(agency, role="viewer")))
     conversations(page).nth(7).click()
     page.get_by_label("Your answer").fill("May I?")
-    page.get_by_role("button", name="Send").click()
+    page.get_by_role("button", name="Send", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("Your role in this agency does not permit this.")
     expect(page.get_by_label("Your answer")).to_have_value("May I?")
 
