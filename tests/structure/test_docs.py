@@ -176,7 +176,7 @@ def test_every_file_that_a_page_names_exists(page: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_every_module_that_a_page_names_by_its_last_name_exists(page: pathlib.Path) -> None:
-    known = {path.name for path in modules()}
+    known = {path.name for path in [*modules(), *(ROOT / "tests").rglob("*.py")]}
     assert [name for name in re.findall(r"`([a-z_]+\.py)`", text_of(page)) if name not in known] == []
 
 
