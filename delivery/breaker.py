@@ -44,13 +44,15 @@ class Breaker:
         with self._lock:
             self._accounts.pop(account_sid, None)
 
-    def failed(self, account_sid: str) -> None:
-        """The carrier did not answer, or not sensibly, or asked for fewer calls."""
+    def failed(self, account_sid: str) -> bool:
+        """The carrier did not answer, or not sensibly, or asked for fewer calls. True when that begins a pause."""
         with self._lock:
             account = self._accounts[account_sid]
             account.failures += 1
-            if account.failures >= FAILURES_IN_A_ROW and account.closed_until <= self._clock():
-                account.closed_until = self._clock() + self._pause(account)
+            if account.failures < FAILURES_IN_A_ROW or account.closed_until > self._clock():
+                return False
+            account.closed_until = self._clock() + self._pause(account)
+            return True
 
     def _pause(self, account: _Account) -> float:
         doublings = min(account.failures - FAILURES_IN_A_ROW, 10)

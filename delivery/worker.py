@@ -100,7 +100,7 @@ class Worker:
                 except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
                     logger.warning("worker_lost_database", extra={"error": type(error).__name__})
                 except Exception as error:  # rows that cannot be read must not end the process, only be heard of
-                    logger.error("worker_broke_off", exc_info=True, extra={"error": type(error).__name__})
+                    logger.error("claiming_broke_off", exc_info=True, extra={"error": type(error).__name__})
                 # A new session is a new owner: every call of the old one ends first.
                 while self._holding and not self._stopping.is_set():
                     self._stopping.wait(0.1)
@@ -202,8 +202,8 @@ class Worker:
     def _notice(self, account_sid: str, outcome: Outcome) -> None:
         if not isinstance(outcome, NotProcessed | Unknown):
             self._breaker.succeeded(account_sid)
-        elif outcome.reason not in OWN_REASONS:
-            self._breaker.failed(account_sid)
+        elif outcome.reason not in OWN_REASONS and self._breaker.failed(account_sid):
+            logger.error("carrier_in_trouble", extra={"account_sid": account_sid, "reason": outcome.reason})
 
     def _message(self, job: Job) -> OutboundMessage:
         callback = f"/api/v1/webhooks/twilio/status/{job.agency_id}/{job.message_id}/{job.attempt}"
