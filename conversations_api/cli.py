@@ -33,7 +33,7 @@ It does not start on a database whose role could see past row-level security, or
 _WORKER = """\
 Send what is queued and find out what became of it, until SIGTERM or SIGINT. Any number of workers may run.
 
-needs      WORKER_DATABASE_URL (the worker's role, past no transaction pooler), PUBLIC_BASE_URL, SECRETS_KEY
+needs      WORKER_DATABASE_URL (the worker's role, not through a transaction pooler), PUBLIC_BASE_URL, SECRETS_KEY
 may have   TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, TWILIO_BASE_URL, SEND_CONCURRENCY, SEND_DEADLINE_SECONDS,
            RECONCILE_GRACE_SECONDS, RECONCILE_HOLD_SECONDS, RECONCILE_INTERVAL_SECONDS, METRICS_HOST, METRICS_PORT,
            OTEL_EXPORTER_OTLP_ENDPOINT
@@ -122,7 +122,7 @@ def _migrate(options: argparse.Namespace) -> None:
         _refuse("migrate", str(error))
     except sqlalchemy.exc.DBAPIError as error:
         # A migration holds no customer's words: what the server says may be shown.
-        _refuse("migrate", f"nothing was changed: {str(error.orig).strip().splitlines()[0]}")
+        _refuse("migrate", f"the revision that was under way was not applied: {str(error.orig).strip().splitlines()[0]}")
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -58,7 +58,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
         }
-        if record.name.partition(".")[0] in _OURS or record.name in _TRUSTED:
+        if record.name.partition(".")[0] in _OURS or record.name.startswith(_TRUSTED):
             fields["event"] = _message(record)
         else:
             fields |= {"event": "library message withheld", "at": f"{record.module}:{record.lineno}"}

@@ -39,6 +39,16 @@ def head() -> str | None:
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
 
 
+def serves(revision: str | None) -> bool:
+    """Whether this code works on a schema at `revision`: its own, or a later one; revisions are numbered in order.
+
+    A later release keeps the schema working for the one before it (expand, then contract), so processes of the old
+    release go on, and may restart, while the new one is rolled out.
+    """
+    newest = head()
+    return revision is not None and newest is not None and revision >= newest
+
+
 def current(connection: UnboundConnection) -> str | None:
     """The revision that the database is at, or None when it was never migrated."""
     if not connection.execute(IS_MIGRATED).scalar():

@@ -72,7 +72,7 @@ def driver_url(url: str) -> sqlalchemy.URL:
     """
     try:
         parsed = make_url(url)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # the latter quotes what it takes for a port
         raise ValueError("not a database URL") from None
     if parsed.drivername not in ("postgresql", "postgres", "postgresql+psycopg2"):
         raise ValueError("not a PostgreSQL URL")

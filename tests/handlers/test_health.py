@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from persistence import workers
@@ -68,13 +69,23 @@ def test_a_database_that_was_never_migrated_is_not_ready(postgres: EmbeddedPostg
         assert failures(api) == ["migrations"]
 
 
-def test_a_database_of_another_release_is_not_ready(urls: Urls) -> None:
+def put_at_revision(urls: Urls, revision: str) -> None:
+    database = Database(urls.owner, pool_size=1)
+    with unbound_transaction(database) as connection:
+        connection.execute(text("update alembic_version set version_num = :revision"), revision=revision)
+    database.close()
+
+
+def test_a_database_of_an_earlier_release_is_not_ready(urls: Urls) -> None:
     with served(urls) as api:
-        database = Database(urls.owner, pool_size=1)
-        with unbound_transaction(database) as connection:
-            connection.connection.exec_driver_sql("update alembic_version set version_num = '9999'")
-        database.close()
+        put_at_revision(urls, "0000")
         assert failures(api) == ["migrations"]
+
+
+def test_a_database_of_a_later_release_is_ready(urls: Urls) -> None:
+    with served(urls) as api:
+        put_at_revision(urls, "9999")
+        assert api.ask("GET", READINESS).status == 200
 
 
 @pytest.mark.parametrize("role", ["superuser", "owner"])
