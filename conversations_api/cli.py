@@ -27,6 +27,7 @@ needs      DATABASE_URL (the application's role), JWT_ISSUER, JWT_AUDIENCE, JWT_
            PUBLIC_BASE_URL, SECRETS_KEY
 may have   HOST, PORT (8080), WEB_CONCURRENCY (processes, 2), HANDLER_THREADS, SERVE_DOCS, CORS_ALLOWED_ORIGINS,
            TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN (one account for the agencies that have none of their own),
+           RATE_LIMIT_REQUESTS_PER_MINUTE, RATE_LIMIT_SENDS_PER_MINUTE, RATE_LIMIT_STORAGE_URL (Redis),
            METRICS_HOST, METRICS_PORT, OTEL_EXPORTER_OTLP_ENDPOINT
 
 It does not start on a database whose role could see past row-level security, or whose schema is not this release's."""

@@ -120,6 +120,9 @@ class Programs:
             "HOST": self._host,
             "PORT": str(self._port),
             "SERVE_DOCS": "true",
+            # Of a size to be seen in the headers, and not to be met by trying things out.
+            "RATE_LIMIT_REQUESTS_PER_MINUTE": "600000",
+            "RATE_LIMIT_SENDS_PER_MINUTE": "60000",
         }
 
     def _wait(self, url: str, is_ready: Callable[[httpx.Response], bool], check: Callable[[], None]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from starlette.types import Scope
 
+from tenancy.rate_limits import WINDOW_SECONDS, Quota
+
 Headers = list[tuple[bytes, bytes]]
 
 _ALWAYS: Headers = [
@@ -79,6 +81,7 @@ class ResponseHeaders:
         finished += _ALWAYS
         finished.append((b"vary", self._vary))
         finished.append((b"x-request-id", scope["state"]["request_id"].encode("ascii")))
+        finished += _rate_limits(scope["state"].get("rate_limits", ()))
         finished.append((b"content-security-policy", _DOCUMENTATION_POLICY if documentation else _DATA_POLICY))
         if length is not None:
             finished.append((b"content-length", str(length).encode("ascii")))
@@ -95,3 +98,12 @@ class ResponseHeaders:
             return None
         origins: list[bytes] = [value for name, value in scope["headers"] if name == b"origin"]
         return origins[0] if len(origins) == 1 and origins[0] in self._allowed else None
+
+
+def _rate_limits(quotas: Sequence[Quota]) -> Headers:
+    """https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/, in an answer in an agency's name."""
+    if not quotas:
+        return []
+    policy = ", ".join(f'"{quota.name}";q={quota.limit};w={WINDOW_SECONDS}' for quota in quotas)
+    left = ", ".join(f'"{quota.name}";r={quota.remaining};t={quota.reset_seconds}' for quota in quotas)
+    return [(b"ratelimit-policy", policy.encode("ascii")), (b"ratelimit", left.encode("ascii"))]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
-from tenancy import authentication, transaction, twilio_credentials
+from tenancy import authentication, rate_limits, transaction, twilio_credentials
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -59,6 +59,10 @@ def _database_url(value: str) -> str:
 def _web_url(value: str) -> str:
     """https, or http on this machine; no user, query or fragment, and no underscore, which Twilio refuses."""
     parts = urlsplit(value)
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("must have a port from 0 to 65535, or none") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS):
         raise ValueError("must be an https URL (http only for localhost)")
     if not parts.hostname or "_" in parts.hostname:
@@ -71,6 +75,10 @@ def _web_url(value: str) -> str:
 def _collector_url(value: str) -> str:
     """http too: collectors usually run beside the service, and what they are sent names nobody."""
     parts = urlsplit(value)
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("must have a port from 0 to 65535, or none") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an http or https URL")
     return value
@@ -90,6 +98,11 @@ def _secrets_key(value: str) -> str:
 def _account_sid(value: str) -> str:
     if not re.fullmatch(r"AC[0-9a-f]{32}", value):
         raise ValueError("must be AC and 32 hexadecimal digits")
+    return value
+
+
+def _storage_url(value: str) -> str:
+    rate_limits.check_storage_url(value)
     return value
 
 
@@ -155,6 +168,11 @@ class Settings:
     handler_threads: int = _setting("HANDLER_THREADS", _integer(2, 64), default=10)
     serve_docs: bool = _setting("SERVE_DOCS", _boolean, default=False)
     cors_allowed_origins: tuple[str, ...] = _setting("CORS_ALLOWED_ORIGINS", _origins, default=())
+    rate_limit_requests_per_minute: int = _setting(
+        "RATE_LIMIT_REQUESTS_PER_MINUTE", _integer(0, 10_000_000), default=6000
+    )
+    rate_limit_sends_per_minute: int = _setting("RATE_LIMIT_SENDS_PER_MINUTE", _integer(0, 10_000_000), default=1200)
+    rate_limit_storage_url: str | None = _setting("RATE_LIMIT_STORAGE_URL", _storage_url)
     log_level: str = _setting("LOG_LEVEL", _log_level, default="INFO")
     metrics_host: str = _setting("METRICS_HOST", _text, default="127.0.0.1")
     metrics_port: int | None = _setting("METRICS_PORT", _integer(1, 65_535))

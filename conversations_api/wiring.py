@@ -10,6 +10,7 @@ from conversations_api.settings import Settings
 from handlers.services import Services
 from persistence import role_safety, schema, schema_lint
 from tenancy.authentication import TokenVerifier
+from tenancy.rate_limits import RateLimits
 from tenancy.transaction import Database, unbound_transaction
 from tenancy.twilio_credentials import TwilioCredentials
 
@@ -45,6 +46,11 @@ def make_services(settings: Settings) -> Services:
             authorized_parties=settings.jwt_authorized_parties,
         ),
         twilio_credentials=make_twilio_credentials(settings),
+        rate_limits=RateLimits(
+            requests_per_minute=settings.rate_limit_requests_per_minute,
+            sends_per_minute=settings.rate_limit_sends_per_minute,
+            storage_url=settings.rate_limit_storage_url,
+        ),
         public_base_url=settings.public_base_url,
         twilio_base_url=settings.twilio_base_url,
     )
@@ -61,7 +67,7 @@ def make_twilio_credentials(settings: Settings) -> TwilioCredentials:
 
 
 def check_database(url: str) -> None:
-    """Raise UnsafeDatabase when role or schema do not keep agencies apart, or the schema is another release's.
+    """Raise UnsafeDatabase when role or schema do not keep agencies apart, or the schema is an earlier release's.
 
     Raises DatabaseUnavailable when the database does not answer.
     """
@@ -69,15 +75,14 @@ def check_database(url: str) -> None:
     try:
         with unbound_transaction(database, read_only=True) as connection:
             revision = schema.current(connection)
-            is_current = revision == schema.head()
             # The rules for the schema are those of this release; the role must be safe on any.
-            violations = (schema_lint if is_current else role_safety).violations(connection)
+            violations = (schema_lint if revision == schema.head() else role_safety).violations(connection)
     finally:
         database.close()
     if violations:
         more = f"; and {len(violations) - 5} more" if len(violations) > 5 else ""
         raise UnsafeDatabase("; ".join(violations[:5]) + more)
-    if not is_current:
+    if not schema.serves(revision):
         raise UnsafeDatabase(
             f"the schema is at revision {revision or 'none'}, this release needs {schema.head()}: run migrate"
         )

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from delivery import twilio_gateway
 from persistence import errors as inbox
 from tenancy import errors as access
-from tenancy import transaction
+from tenancy import transaction, twilio_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +79,11 @@ CODES: Mapping[type[Exception], str] = {
     access.KeysUnavailable: "keys_unavailable",
     access.TenantForbidden: "tenant_forbidden",
     access.RoleForbidden: "role_forbidden",
+    access.RateLimited: "rate_limited",
     access.TenantMalformed: "invalid_request",
     twilio_gateway.InvalidSignature: "invalid_signature",
+    # A webhook cannot be verified without the account's token; Twilio is to come again.
+    twilio_credentials.CredentialsUnreadable: "keys_unavailable",
     transaction.DatabaseUnavailable: "database_unavailable",
     transaction.OutcomeUnknown: "outcome_unknown",
     # What escapes the door to the database is the server's or the connection's doing. A DataError, IntegrityError or
@@ -135,7 +138,9 @@ def of(error: Exception) -> Problem:
         return error
     for kind in type(error).__mro__:
         if kind in CODES:
-            return Problem(CODES[kind], getattr(error, "errors", ()))
+            retry_after = getattr(error, "retry_after", None)
+            headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+            return Problem(CODES[kind], getattr(error, "errors", ()), headers=headers)
     if isinstance(error, HTTPException):
         return Problem(CODES_BY_STATUS.get(error.status_code, "internal_error"))
     return Problem("internal_error")

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 import connexion
 
 from tenancy import access
 from tenancy.authentication import TokenVerifier
+from tenancy.errors import RateLimited
+from tenancy.rate_limits import RateLimits
 from tenancy.transaction import Database
 from tenancy.twilio_credentials import TwilioCredentials
 
@@ -19,6 +22,7 @@ class Services:
     database: Database
     token_verifier: TokenVerifier
     twilio_credentials: TwilioCredentials
+    rate_limits: RateLimits
     public_base_url: str
     twilio_base_url: str
 
@@ -33,12 +37,20 @@ def current() -> Services:
 def open_inbox(*, sending: bool = False) -> Iterator[access.Inbox]:
     """The transaction of the agency that the running request acts for; see `tenancy.access.open_inbox`."""
     request = connexion.request
+
+    def count(agency_id: UUID) -> None:
+        usage = current().rate_limits.spend(agency_id, sending=sending)
+        request.state.rate_limits = usage.quotas  # for the headers of the answer, whatever it will be
+        if usage.retry_after is not None:
+            raise RateLimited(usage.retry_after)
+
     with access.open_inbox(
         current().database,
         request.context["token_info"]["claims"],
         header=request.headers.get("X-Tenant-ID"),
         query=request.query_params.get("tenant_id"),
         sending=sending,
+        count=count,
     ) as inbox:
         request.state.agency_id = str(inbox.connection.agency_id)  # for the log
         yield inbox

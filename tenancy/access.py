@@ -4,7 +4,7 @@ The token names an agency and a role in it. A request may name another one, of w
 the database; the role held there then counts, not the token's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -32,21 +32,31 @@ class Inbox:
 
 @contextmanager
 def open_inbox(
-    database: Database, claims: Claims, *, header: str | None, query: str | None, sending: bool = False
+    database: Database,
+    claims: Claims,
+    *,
+    header: str | None,
+    query: str | None,
+    sending: bool = False,
+    count: Callable[[UUID], None],
 ) -> Iterator[Inbox]:
     """Begin the transaction of the agency that the request names, or else the token's; commit at the end.
 
-    `header` is X-Tenant-ID, `query` is tenant_id. Raises TenantMalformed, TenantForbidden and RoleForbidden, and
-    with `sending` AgencySuspended.
+    `header` is X-Tenant-ID, `query` is tenant_id. `count` is told of the agency as soon as it is known that the user
+    may act for it, and may raise. Raises TenantMalformed, TenantForbidden and RoleForbidden, and with `sending`
+    AgencySuspended.
     """
     named = named_agency(header=header, query=query)
     agency_id = named or claims.agency_id
+    if agency_id == claims.agency_id:
+        count(agency_id)  # what is refused takes no connection
     with tenant_transaction(database, agency_id, read_only=not sending) as connection:
         role: str | None = claims.role
         if agency_id != claims.agency_id:
             role = agencies.find_role(connection, user_id=claims.user_id)
             if role is None:
                 raise TenantForbidden
+            count(agency_id)
         if role not in (SENDERS if sending else READERS):
             raise RoleForbidden
         if sending:

@@ -27,6 +27,15 @@ class RoleForbidden(AccessError):
     """Your role in this agency does not permit this."""
 
 
+class RateLimited(AccessError):
+    """The agency has used up its requests for the moment."""
+
+    def __init__(self, retry_after: int) -> None:
+        """`retry_after`: in how many seconds there are more."""
+        super().__init__()
+        self.retry_after = retry_after
+
+
 class TenantMalformed(AccessError):
     """The request does not name one agency."""
 

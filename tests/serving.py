@@ -37,6 +37,8 @@ def make_settings(urls: Urls, **variables: str) -> Settings:
         "SECRETS_KEY": SECRETS_KEY,
         "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
         "TWILIO_AUTH_TOKEN": AUTH_TOKEN,
+        "RATE_LIMIT_REQUESTS_PER_MINUTE": "0",
+        "RATE_LIMIT_SENDS_PER_MINUTE": "0",
     }
     return settings.read("serve", environment | variables)
 

@@ -247,6 +247,8 @@ def running(
             "TWILIO_BASE_URL": simulator.url,
             "HOST": "127.0.0.1",
             "PORT": str(port),
+            "RATE_LIMIT_REQUESTS_PER_MINUTE": "0",
+            "RATE_LIMIT_SENDS_PER_MINUTE": "0",
             **variables,
         }
         stack = Stack(urls, folder, port, simulator, agencies, accounts, environment)

@@ -133,6 +133,8 @@ def installed(folder: Path, *, workers: int, concurrency: int) -> Iterator[Insta
                 "TWILIO_BASE_URL": f"http://127.0.0.1:{simulator_port}",
                 "HOST": "127.0.0.1",
                 "PORT": str(port),
+                "RATE_LIMIT_REQUESTS_PER_MINUTE": "0",
+                "RATE_LIMIT_SENDS_PER_MINUTE": "0",
                 "WEB_CONCURRENCY": "2",
                 "SEND_CONCURRENCY": str(concurrency),
                 **PATIENCE,
