@@ -62,7 +62,12 @@ def _name_what_exists(case: Any) -> None:
 
 def _sendable(body: dict[str, Any]) -> dict[str, Any]:
     if "template" in body:
-        return {"template": body["template"]}
+        # A name is text too, and text does not carry U+0000; OpenAPI 3.0 has no rule for names.
+        template = body["template"]
+        if isinstance(template.get("variables"), dict):
+            named = {name.replace("\0", ""): value for name, value in template["variables"].items()}
+            template = {**template, "variables": named}
+        return {"template": template}
     if "media_url" not in body:
         return {"content": body.get("content", "Hello")}
     return body
