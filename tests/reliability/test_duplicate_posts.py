@@ -21,7 +21,7 @@ def _post_many(api: Api, posts: int) -> None:
         key = keys[number % KEYS]
         while True:
             answer = me.send(conversation, f"Message of {key}", key=key)
-            if answer.status not in (409, 503):  # in progress, or shed: told to come again
+            if answer.status not in (409, 429, 503):  # told to come again
                 return key, answer
 
     with ThreadPoolExecutor(32) as pool:
