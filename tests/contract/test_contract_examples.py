@@ -6,6 +6,7 @@ examples field by field; only what the server makes up anew (request ids, the id
 
 import base64
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import uuid4
@@ -30,20 +31,21 @@ from tests.contract.document import (
 from tests.contract.example_world import World
 from tests.serving import served
 
+ROOT = Path(__file__).parents[2]
 DOCUMENT = load()
 OPERATIONS = {operation.node["operationId"]: operation for operation in operations(DOCUMENT)}
 
-# Not to be had from outside by asking once; where each is provoked.
+# Not to be had from outside by asking once; the tests that provoke each.
 ELSEWHERE = {
-    "request_timeout": "tests/app: slow bodies",
-    "internal_error": "tests/app: handlers that fail",
-    "database_unavailable": "tests/handlers: a database that is gone",
-    "outcome_unknown": "tests/handlers: a commit whose answer is lost",
-    "overloaded": "tests/app: full lanes",
-    "keys_unavailable": "tests/tenancy: keys that cannot be fetched",
-    "not_ready": "tests/handlers: a database that is not migrated",
-    "rate_limited": "tests/app: a handler that raises it",
-    "idempotency_in_progress": "tests/handlers: requests at the same time",
+    "request_timeout": "tests/app/test_transport.py",
+    "internal_error": "tests/app/test_answers.py",
+    "database_unavailable": "tests/app/test_answers.py",
+    "outcome_unknown": "tests/app/test_answers.py",
+    "overloaded": "tests/app/test_overload.py",
+    "keys_unavailable": "tests/app/test_answers.py",
+    "not_ready": "tests/handlers/test_health.py",
+    "rate_limited": "tests/app/test_answers.py",
+    "idempotency_in_progress": "tests/handlers/test_idempotency.py",
 }
 
 
@@ -392,6 +394,8 @@ def test_every_error_of_an_example_is_provoked_here_or_elsewhere() -> None:
     names = {name for *_, name in problem_examples()}
     assert {name for name in names if code_of(name) not in ELSEWHERE} == PROVOKED.keys()
     assert {code_of(name) for name in names - PROVOKED.keys()} == ELSEWHERE.keys()
+    for code, path in ELSEWHERE.items():
+        assert f'"{code}"' in ROOT.joinpath(path).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
