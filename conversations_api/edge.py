@@ -60,12 +60,9 @@ class Exchange:
         headers = scope["headers"]
         ids = [value.decode("latin-1") for name, value in headers if name == b"x-request-id"]
         chosen = len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0])
-        path = scope["path"]
         state = {
             **scope.get("state", {}),
             "request_id": ids[0] if chosen else str(uuid.uuid4()),
-            # Shown in problems. A path with anything else in it is never shown.
-            "instance": path if _PLAIN_PATH.fullmatch(path) else "/",
         }
         has_body = scope["method"] not in ("GET", "HEAD") or any(
             name in (b"content-length", b"transfer-encoding") for name, _ in headers
@@ -105,6 +102,7 @@ class Edge:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _serve(self, exchange: Exchange, send: Send) -> None:
+        exchange.state["instance"] = self._routes.shown(exchange.scope["path"])
         bound = request_state.set(exchange.state)
         try:
             try:

@@ -21,6 +21,7 @@ MAX_HEADERS = 100
 MAX_HEADER_BYTES = 16_384  # names and values together; a token may have 8 KB
 MAX_TARGET_BYTES = 8_192
 MAX_QUERY_FIELDS = 50
+MAX_SHOWN_PARTS = 10  # of a path
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -42,6 +43,8 @@ _SINGLE = {
 }
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|[^\x21-\x7e]")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+# A UUID, or a number that is too short to be somebody's.
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{1,4}", re.ASCII)
 _CONTENT_TYPE = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*((?:;[^;]*)*)", re.ASCII)
 
 
@@ -66,6 +69,7 @@ class Routes:
         found: dict[str, dict[str, Operation]] = {}
         for operation in contract.operations.values():
             found.setdefault(operation.path, {})[operation.method] = operation
+        self._words = {part for template in found for part in template.split("/")}
         self._plain: dict[str, Route] = {}
         self._templates: list[Route] = []
         for template, operations in found.items():
@@ -77,6 +81,15 @@ class Routes:
                 self._plain[template] = route
             else:
                 self._templates.append(route)
+
+    def shown(self, path: str) -> str:
+        """The path as an error may show it: whole if it is made of words of the contract and of ids, else `/`.
+
+        Anything else may be what somebody typed: a phone number, a name, a token.
+        """
+        parts = path.split("/")
+        harmless = len(parts) <= MAX_SHOWN_PARTS and all(part in self._words or _ID.fullmatch(part) for part in parts)
+        return path if harmless else "/"
 
     def find(self, path: str) -> Route | None:
         plain = self._plain.get(path)

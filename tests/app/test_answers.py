@@ -108,12 +108,14 @@ def test_keys_that_cannot_be_had_are_no_fault_of_the_token(app: ASGIApp) -> None
     assert_problem(ask(app, headers=[("Authorization", "Bearer keys")]), 503, "keys_unavailable")
 
 
-def test_a_problem_names_the_path_when_it_is_plain_and_the_route_when_it_is_not(app: ASGIApp) -> None:
-    assert ask(app, "/api/v1/nowhere").json["instance"] == "/api/v1/nowhere"
-    assert ask(app, "/api/v1/%2B12025550143").json["instance"] == "/"
-    assert ask(app, "/api/v1/" + "n" * 300).json["instance"] == "/"
-    assert ask(app, "/api/v1/calls/%2B12025550143").json["instance"] == "/api/v1/calls/{behaviour}"
-    assert ask(app, "/api/v1/calls/not_found").json["instance"] == "/api/v1/calls/not_found"
+def test_a_problem_names_the_path_unless_somebody_typed_it(app: ASGIApp) -> None:
+    thing = "/api/v1/things/01980f41-7c3e-7d02-9a4b-1e6f8c2d5a90"
+    assert ask(app, thing, method="BREW").json["instance"] == thing
+    assert ask(app, "/api/v1/calls//things/7").json["instance"] == "/api/v1/calls//things/7"
+    for path in ("nowhere", "12025550143", "things/%2B12025550143/calls", "n" * 300, "calls/" * 300):
+        assert ask(app, f"/api/v1/{path}").json["instance"] == "/"
+    for typed in ("%2B12025550143", "12025550143", "not_found"):
+        assert ask(app, f"/api/v1/calls/{typed}", method="BREW").json["instance"] == "/api/v1/calls/{behaviour}"
 
 
 def test_times_leave_in_utc_with_a_z(app: ASGIApp) -> None:

@@ -1,0 +1,47 @@
+"""Nothing that anybody wrote, no phone number and no secret reaches a log, a metric, a file or an error."""
+
+import json
+
+import pytest
+
+from tests.privacy.scenario import Exposure
+
+KINDS = [
+    "what was written",
+    "a phone number",
+    "a bad token",
+    "the claims of a token",
+    "a secrets key",
+    "a Twilio token",
+    "another Twilio token",
+    "a password of the database",
+    "a password of the worker",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_finds(exposure: Exposure, kind: str) -> None:
+    assert set(KINDS) == set(exposure.canaries)
+    canary = exposure.canaries[kind]
+    assert len(canary) > 8
+    found = [name for name, text in exposure.sources() if canary in text]
+    assert found == []
+
+
+def test_the_canaries_were_really_there(exposure: Exposure) -> None:
+    agency = exposure.stack.agencies[0]
+    shown = json.dumps(list(exposure.stack.conversations(agency)))
+    assert exposure.text in shown
+    assert exposure.phone in shown
+    assert {200, 201, 400, 401, 404, 405, 413, 415, 431, 500, 503} <= set(exposure.statuses)
+
+
+def test_the_places_that_were_searched_speak_of_what_happened(exposure: Exposure) -> None:
+    sources = dict(exposure.sources())
+    serve, worker, postgres = sources["serve.log"], sources["worker.log"], sources["postgres.log"]
+    assert '"operation":"sendMessage"' in serve
+    assert '"event":"request failed"' in serve
+    assert '"sqlstate":"23514"' in serve  # the constraint, by its number
+    assert '"event"' in worker
+    assert "terminating connection due to administrator command" in postgres
+    assert "faro_http" in "".join(text for name, text in sources.items() if name.startswith("metrics"))
