@@ -123,7 +123,9 @@ def _migrate(options: argparse.Namespace) -> None:
         _refuse("migrate", str(error))
     except sqlalchemy.exc.DBAPIError as error:
         # A migration holds no customer's words: what the server says may be shown.
-        _refuse("migrate", f"the revision that was under way was not applied: {str(error.orig).strip().splitlines()[0]}")
+        _refuse(
+            "migrate", f"the revision that was under way was not applied: {str(error.orig).strip().splitlines()[0]}"
+        )
 
 
 def _demo(options: argparse.Namespace) -> None:
