@@ -62,15 +62,19 @@ def _name_what_exists(case: Any) -> None:
 
 def _sendable(body: dict[str, Any]) -> dict[str, Any]:
     if "template" in body:
-        # A name is text too, and text does not carry U+0000; OpenAPI 3.0 has no rule for names.
+        # Names and values are text, and text does not carry U+0000; OpenAPI 3.0 has no rule for names.
         template = body["template"]
         if isinstance(template.get("variables"), dict):
-            named = {name.replace("\0", ""): value for name, value in template["variables"].items()}
-            template = {**template, "variables": named}
+            variables = template["variables"].items()
+            template = {**template, "variables": {_text(name): _text(value) for name, value in variables}}
         return {"template": template}
     if "media_url" not in body:
         return {"content": body.get("content", "Hello")}
     return body
+
+
+def _text(text: str) -> str:
+    return text.replace("\0", "")
 
 
 def _sign(case: Any) -> None:
