@@ -3,6 +3,7 @@
 Independent of the service: it reads the file that the carrier wrote before it answered, and what any client may ask.
 """
 
+import itertools
 import json
 import re
 from collections import Counter, defaultdict
@@ -85,7 +86,7 @@ def overtaken(messages: dict[str, dict[str, Any]], accepted: dict[str, list[dict
     count = 0
     for thread in threads.values():
         numbers = [number for _, number in sorted(thread)]
-        count += sum(later < earlier for earlier, later in zip(numbers, numbers[1:], strict=False))
+        count += sum(later < earlier for earlier, later in itertools.pairwise(numbers))
     return count
 
 
