@@ -34,7 +34,8 @@ def server_identity() -> tuple[int, int]:
 
 def new_home(data_folder: Path) -> Path:
     """A folder for the server's files: inside the data folder where the server can reach that."""
-    if os.geteuid() != 0 or _suits_server(data_folder):
+    # initdb starts the programs that are copied for the server through a shell, and does not escape their path.
+    if os.geteuid() != 0 or (_suits_server(data_folder) and '"' not in str(data_folder)):
         home = data_folder / "postgres"
         if (home / "cluster").exists():
             raise EmbeddedPostgresError(f"{home} holds data, but its passwords in postgres.json are gone")

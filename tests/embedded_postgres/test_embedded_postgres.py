@@ -64,6 +64,7 @@ def test_a_port_that_another_program_took_is_replaced(data_folder: Path) -> None
         port = server.record.port
 
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the server before may linger
         other.bind(("127.0.0.1", port))
         other.listen()
         with EmbeddedPostgres(data_folder) as server:
