@@ -157,7 +157,7 @@ class Edge:
         request_head.check_path_numbers(scope["path"], route, operation)
         request_head.check_query(scope["query_string"], operation)
         media_type = request_head.body_type(single, operation) if operation.bodies else None
-        lane = self._lanes.of(operation.tags)
+        lane = self._lanes.of(operation)
         with lane.opened():
             body = await self._read_body(exchange, single.get(b"content-length", b"0"))
             if media_type is None:
@@ -172,8 +172,15 @@ class Edge:
         async def collect(message: Message) -> None:
             collected.append(message)
 
-        async with lane.running():
-            await self._app(scope, receive, collect)
+        await lane.enter()
+        # It goes on where the client is not waited for any more, because its thread does; until then it has its place.
+        handling = asyncio.ensure_future(self._app(scope, receive, collect))
+        handling.add_done_callback(lambda _: lane.leave())
+        done, _ = await asyncio.wait({handling}, timeout=self._limits.handler_seconds)
+        if not done:
+            handling.add_done_callback(_forget)
+            raise problems.Problem("database_unavailable" if scope["method"] == "GET" else "outcome_unknown")
+        handling.result()
         start, *parts = collected
         return Answer(start["status"], start["headers"], b"".join(part.get("body", b"") for part in parts))
 
@@ -220,9 +227,15 @@ class Edge:
         exchange.documentation = True
         headers = request_head.forwarded(scope["headers"], media_type=None, length=0)
         inner = {**scope, "method": "GET", "query_string": b"", "headers": headers, "extensions": {}}
-        lane = self._lanes.of(())
+        lane = self._lanes.of()
         with lane.opened():
             return await self._run(lane, inner, _replay(b"", exchange.receive))
+
+
+def _forget(handling: asyncio.Future[None]) -> None:
+    """Nobody asks any more how it ended."""
+    if not handling.cancelled() and handling.exception() is not None:
+        logger.warning("late_request_failed")
 
 
 def _refusal(error: Exception, exchange: Exchange) -> Answer:

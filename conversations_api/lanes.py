@@ -5,11 +5,12 @@ each has its own lane. The API never holds the threads that are reserved for web
 """
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
+from conversations_api.contract import Operation
 from handlers.problems import Problem
 
 
@@ -24,6 +25,7 @@ class Limits:
     open_requests: int = 1000  # in each lane; those count whose body is still on its way, too
     body_bytes: int = 65_536
     body_seconds: float = 10.0
+    handler_seconds: float = 15.0  # for a handler; then the client is told, and the thread is waited for
     send_seconds: float = 30.0  # for a client to take its answer
 
     @property
@@ -32,7 +34,12 @@ class Limits:
 
     @property
     def threads(self) -> int:
-        """All threads: those of the handlers, and one for health checks."""
+        """All threads: those of the handlers, and one for each of the two health checks."""
+        return self.handler_threads + 2
+
+    @property
+    def connections(self) -> int:
+        """One for each thread that may need the database: all but that which says that the process lives."""
         return self.handler_threads + 1
 
 
@@ -61,14 +68,18 @@ class Lane:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hold one of the places that stand for a thread. Raises Problem `overloaded`."""
+        await self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    async def enter(self) -> None:
+        """Take a place, for whom it outlives. Raises Problem `overloaded`."""
         if self._free:
             self._free -= 1
         else:
             await self._wait()
-        try:
-            yield
-        finally:
-            self._leave()
 
     async def _wait(self) -> None:
         if len(self._queue) >= self._queued:
@@ -80,14 +91,15 @@ class Lane:
                 await turn
         except BaseException as error:
             if not turn.cancelled():
-                self._leave()  # the place came at the very moment of giving up: the next in line has it
+                self.leave()  # the place came at the very moment of giving up: the next in line has it
             elif turn in self._queue:
                 self._queue.remove(turn)
             if isinstance(error, TimeoutError):
                 raise Problem("overloaded") from None
             raise
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Give a place back."""
         # A place is handed on, not freed, while somebody waits: nobody who comes later can take it first.
         while self._queue:
             turn = self._queue.popleft()
@@ -98,7 +110,7 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of a process, by the tags of an operation."""
+    """The lanes of a process, by operation: a readiness check that hangs with the database keeps no other waiting."""
 
     def __init__(self, limits: Limits) -> None:
         def lane(running: int, queued: int) -> Lane:
@@ -110,10 +122,13 @@ class Lanes:
             )
 
         self._api = lane(max(1, limits.handler_threads - limits.reserved_for_webhooks), limits.queued_requests)
-        self._by_tag = {
-            "webhooks": lane(limits.handler_threads, limits.queued_webhooks),
-            "health": lane(1, limits.queued_requests),
-        }
+        self._webhooks = lane(limits.handler_threads, limits.queued_webhooks)
+        self._health = defaultdict[str, Lane](lambda: lane(1, limits.queued_requests))
 
-    def of(self, tags: tuple[str, ...]) -> Lane:
-        return next((self._by_tag[tag] for tag in tags if tag in self._by_tag), self._api)
+    def of(self, operation: Operation | None = None) -> Lane:
+        """The lane of an operation; that of the API for the documentation, which is none."""
+        if operation is not None and "webhooks" in operation.tags:
+            return self._webhooks
+        if operation is not None and "health" in operation.tags:
+            return self._health[operation.operation_id]
+        return self._api

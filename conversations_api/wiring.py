@@ -35,9 +35,11 @@ def services_lifespan(settings: Settings) -> Callable[[Any], AbstractAsyncContex
 
 
 def make_services(settings: Settings) -> Services:
-    """One connection per thread: no request waits for one that another thread holds."""
+    """A connection for each thread that needs one: no request waits for one that another thread holds."""
     return Services(
-        database=Database(settings.database_url, pool_size=Limits(handler_threads=settings.handler_threads).threads),
+        database=Database(
+            settings.database_url, pool_size=Limits(handler_threads=settings.handler_threads).connections
+        ),
         token_verifier=TokenVerifier(
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,

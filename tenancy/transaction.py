@@ -160,28 +160,39 @@ def _connection(database: Database) -> Iterator[sqlalchemy.Connection]:
 @contextmanager
 def _transaction(database: Database, *, read_only: bool) -> Iterator[sqlalchemy.Connection]:
     with _connection(database) as unconfigured:
-        connection = unconfigured.execution_options(postgresql_readonly=read_only)
+        try:
+            connection = unconfigured.execution_options(postgresql_readonly=read_only)
+        except psycopg2.Error as error:  # the driver knows already that it is broken
+            unconfigured.invalidate()
+            raise DatabaseUnavailable from error
         transaction = connection.begin()
         try:
             yield connection
         except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
             raise DatabaseUnavailable from error
-        _commit(transaction)
+        _commit(transaction, read_only=read_only)
 
 
-def _commit(transaction: sqlalchemy.Transaction) -> None:
+def _commit(transaction: sqlalchemy.Transaction, *, read_only: bool) -> None:
     try:
         transaction.commit()
     except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
-        raise (OutcomeUnknown if error.connection_invalidated else DatabaseUnavailable) from error
+        unknown = error.connection_invalidated and not read_only
+        raise (OutcomeUnknown if unknown else DatabaseUnavailable) from error
 
 
-def _assert_unbound(driver_connection: "psycopg2.extensions.connection | None", _record: object) -> None:
+def _assert_unbound(
+    driver_connection: "psycopg2.extensions.connection | None", record: sqlalchemy.pool.ConnectionPoolEntry
+) -> None:
     if driver_connection is None:  # it broke: nobody gets it again
         return
-    with driver_connection.cursor() as cursor:
-        cursor.execute("select current_setting('app.agency_id', true)")
-        row = cursor.fetchone()
-    driver_connection.rollback()
+    try:
+        with driver_connection.cursor() as cursor:
+            cursor.execute("select current_setting('app.agency_id', true)")
+            row = cursor.fetchone()
+        driver_connection.rollback()
+    except (psycopg2.OperationalError, psycopg2.InterfaceError):  # it has just broken
+        record.invalidate()
+        return
     if row is None or row[0]:
         raise AssertionError("a connection came back to the pool with an agency bound")

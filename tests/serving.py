@@ -50,7 +50,7 @@ def make_app(configuration: Settings, *, limits: Limits = PATIENT) -> ASGIApp:
     async def lifespan(_app: object) -> Any:
         made = wiring.make_services(configuration)
         made.database.close()
-        pool = Database(configuration.database_url, pool_size=configuration.handler_threads, check_bindings=True)
+        pool = Database(configuration.database_url, pool_size=made.database.pool_size, check_bindings=True)
         yield {"services": replace(made, database=pool)}
         pool.close()
 

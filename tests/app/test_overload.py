@@ -72,6 +72,26 @@ def test_nothing_waits_longer_for_a_thread_than_it_may() -> None:
     assert 0.2 <= seconds < 3
 
 
+def test_a_handler_that_hangs_keeps_its_place_and_not_its_client() -> None:
+    app = shapes_app(limits=Limits(handler_threads=2, queue_seconds=0.2, handler_seconds=0.3))
+
+    async def scenario() -> tuple[Reply, Reply, Reply]:
+        [task] = await occupy(app, 1)
+        late = await task
+        # Its thread is not free yet: whoever comes waits for it no longer than for any other.
+        shed = await ask_async(app, "/api/v1/things")
+        stubs.proceed.set()
+        again = await ask_async(app, "/api/v1/things")
+        while again.status == 503:
+            again = await ask_async(app, "/api/v1/things")
+        return late, shed, again
+
+    late, shed, again = asyncio.run(scenario())
+    assert (late.status, late.json["code"]) == (503, "database_unavailable")
+    assert (shed.status, shed.json["code"]) == (503, "overloaded")
+    assert again.status == 200
+
+
 def test_webhooks_and_health_checks_are_served_while_the_api_is_full() -> None:
     app = shapes_app(limits=Limits(handler_threads=4, queued_requests=0))
 
@@ -162,4 +182,4 @@ def test_places_are_given_in_the_order_of_coming_and_none_is_lost() -> None:
 
 def test_some_threads_are_always_reserved_for_webhooks() -> None:
     assert [Limits(handler_threads=threads).reserved_for_webhooks for threads in (2, 4, 10, 64)] == [1, 1, 2, 16]
-    assert Limits(handler_threads=10).threads == 11
+    assert Limits(handler_threads=10).threads == 12
