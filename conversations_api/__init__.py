@@ -2,6 +2,6 @@
 
 import warnings
 
-# Connexion brings Starlette's test client into every process. What that says of itself, in plain text and before any log
-# is configured, is not for whoever runs the service.
+# Connexion brings Starlette's test client into every process. What that says of itself, in plain text and before any
+# log is configured, is not for whoever runs the service.
 warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient` is deprecated")
