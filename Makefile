@@ -61,6 +61,10 @@ isolation: $(VENV)/.tox-installed  ## 100,000 steps of three agencies against on
 fuzz: $(VENV)/.tox-installed  ## 200,000 requests of Schemathesis and damaged bytes against the live API (two hours); FUZZ passes options
 	@exec $(BIN)/tox run -q -e fuzz -- $(FUZZ)
 
+.PHONY: chaos-db
+chaos-db: $(VENV)/.tox-installed  ## kill PostgreSQL a hundred times under load: nothing acknowledged is missing (ten minutes); CHAOS_DB passes options
+	@exec $(BIN)/tox run -q -e chaos-db -- $(CHAOS_DB)
+
 .PHONY: pool-checkouts
 pool-checkouts: $(VENV)/.demo-installed  ## a million checkouts: nothing of one agency is left on a connection (needs PgBouncer)
 	@exec $(BIN)/python -m benchmarks.pool_checkouts $(if $(CHECKOUTS),--checkouts $(CHECKOUTS))
