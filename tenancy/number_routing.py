@@ -8,11 +8,13 @@ from sqlalchemy import text
 from persistence.connection import UnboundConnection
 
 # An address is as Twilio writes it: +12025550100, whatsapp:+12025550100, or MG... for a messaging service.
+# It is a row for a number that is nobody's, too, so that time does not tell which numbers there are.
 FIND = text("""
-    select agency_id, channel_id
-    from number_routing
-    where account_sid = :account_sid
-    and address = :address
+    select agency_id is not null as known,
+        coalesce(agency_id, '00000000-0000-0000-0000-000000000000') as agency_id,
+        coalesce(channel_id, '00000000-0000-0000-0000-000000000000') as channel_id
+    from (select) as asked
+    left join number_routing on account_sid = :account_sid and address = :address
 """)
 
 LIST = text("""
@@ -43,8 +45,8 @@ class Number:
 def find(connection: UnboundConnection, *, account_sid: str, addresses: list[str]) -> Route | None:
     """The route of the first of these addresses that is known on this account, or None."""
     for address in addresses:
-        row = connection.execute(FIND, account_sid=account_sid, address=address).first()
-        if row is not None:
+        row = connection.execute(FIND, account_sid=account_sid, address=address).one()
+        if row.known:
             return Route(row.agency_id, row.channel_id)
     return None
 

@@ -36,7 +36,7 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         while live.counting.total < options.requests and not failed:
             turn += 1
-            result = run_schemathesis(live, folder, "--max-time", str(SECONDS_A_TURN), "--workers", "2")
+            result = run_schemathesis(live, folder, "--max-time", str(SECONDS_A_TURN))
             if result.returncode:
                 failed += 1
                 print(result.stdout, result.stderr, sep="\n")
