@@ -130,25 +130,25 @@ def _migrate(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     try:
-        from conversations_api import demo
+        from conversations_api.demo import command
     except ModuleNotFoundError as error:
         _refuse("demo", f"there is no {error.name}: pip install 'faro-conversations[demo]'")
     try:
-        demo.run(options.data_folder)
-    except (demo.DemoError, SettingsError) as error:
+        command.run(options.data_folder)
+    except (command.DemoError, SettingsError) as error:
         _refuse("demo", str(error))
 
 
 def _token(options: argparse.Namespace) -> None:
-    from conversations_api import demo_folder
+    from conversations_api.demo import memory
 
     try:
         print(
-            demo_folder.DemoFolder(options.data_folder).sign_token(
+            memory.DemoFolder(options.data_folder).sign_token(
                 agency=options.agency, role=options.role, user_id=options.user, hours=options.hours
             )
         )
-    except demo_folder.DemoError as error:
+    except memory.DemoError as error:
         _refuse("token", str(error))
 
 

@@ -12,10 +12,11 @@ from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from starlette.types import ASGIApp
 
-from conversations_api import addresses, app, child_processes, http_protocol, metrics_server, tracing, wiring
+from conversations_api import addresses, child_processes, metrics_server, tracing, wiring
 from conversations_api import logging as service_logging
-from conversations_api.lanes import Limits
 from conversations_api.settings import Settings
+from conversations_api.web import app, http_protocol
+from conversations_api.web.lanes import Limits
 
 with warnings.catch_warnings():
     # Its successor, the distribution uvicorn-worker, is this same class.

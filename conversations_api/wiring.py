@@ -5,8 +5,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from conversations_api import metrics, metrics_server
-from conversations_api.lanes import Limits
 from conversations_api.settings import Settings
+from conversations_api.web.lanes import Limits
 from handlers.services import Services
 from persistence import role_safety, schema, schema_lint
 from tenancy.authentication import TokenVerifier

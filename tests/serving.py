@@ -12,10 +12,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from conversations_api import settings, wiring
-from conversations_api.app import build_app
-from conversations_api.http_protocol import HttpProtocol
-from conversations_api.lanes import Limits
 from conversations_api.settings import Settings
+from conversations_api.web.app import build_app
+from conversations_api.web.http_protocol import HttpProtocol
+from conversations_api.web.lanes import Limits
 from tenancy.transaction import Database
 from tenancy.twilio_credentials import generate_key
 from tests.agencies import ACCOUNT_SID, Urls

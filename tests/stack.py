@@ -26,13 +26,14 @@ from urllib.parse import urlencode
 import pytest
 import uuid_utils.compat as uuid_utils
 
-from conversations_api import addresses, child_processes, demo_agencies
+from conversations_api import addresses, child_processes
 from conversations_api.child_processes import Child
-from conversations_api.demo_agencies import Agency, Channel, Location, TwilioAccount
+from conversations_api.demo import invented_agencies
+from conversations_api.demo.invented_agencies import Agency, Channel, Location, TwilioAccount
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from delivery import twilio_gateway
-from delivery.simulator_webhooks import Inbound
-from delivery.twilio_simulator import TwilioSimulator
+from delivery.simulator.server import TwilioSimulator
+from delivery.simulator.webhooks import Inbound
 from tenancy import authentication, twilio_credentials
 from tenancy.transaction import Database
 from tests.agencies import Urls
@@ -44,6 +45,7 @@ INBOUND = f"{BASE_PATH}/webhooks/twilio/inbound"
 PRIVATE_KEY, PUBLIC_KEY = authentication.generate_key_pair()
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+CONNECTION_IDLE_SECONDS = 30.0  # less than the server's
 _numbers = itertools.count(1)
 
 
@@ -136,8 +138,10 @@ class Stack:
     ) -> Answer:
         """One request, on this thread's connection; `target` is the raw path and query."""
         connection = getattr(self._connections, "open", None)
-        if connection is None:
+        if connection is None or time.monotonic() - self._connections.used > CONNECTION_IDLE_SECONDS:
+            # The server closes an idle connection in the end, and a request on its way just then is lost.
             connection = self._connections.open = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        self._connections.used = time.monotonic()
         try:
             connection.request(method, target, body=body, headers=dict(headers))
             response = connection.getresponse()
@@ -229,7 +233,7 @@ def running(
     secrets_key = twilio_credentials.generate_key()
     installation, own = (TwilioAccount(f"AC{uuid.uuid4().hex}", uuid.uuid4().hex) for _ in range(2))
     accounts = {account.account_sid: account.auth_token for account in (installation, own)}
-    agencies = demo_agencies.invent(installation, own)
+    agencies = invented_agencies.invent(installation, own)
     install_agencies(urls.owner, agencies, secrets_key)
     port = addresses.free_port()
     inbound_url = f"http://127.0.0.1:{port}{INBOUND}"
@@ -264,7 +268,7 @@ def install_agencies(owner_url: str, agencies: Sequence[Agency], secrets_key: st
     database = Database(owner_url, pool_size=1)
     try:
         for agency in agencies:
-            demo_agencies.install(database, agency, twilio_credentials.TwilioCredentials(secrets_key))
+            invented_agencies.install(database, agency, twilio_credentials.TwilioCredentials(secrets_key))
     finally:
         database.close()
 

@@ -18,8 +18,9 @@ import psutil
 from sqlalchemy import text
 
 from benchmarks.reliability.fork_server import ForkServer
-from conversations_api import addresses, demo_agencies, migrating
-from conversations_api.demo_agencies import Agency, Channel, TwilioAccount
+from conversations_api import addresses, migrating
+from conversations_api.demo import invented_agencies
+from conversations_api.demo.invented_agencies import Agency, Channel, TwilioAccount
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from tenancy import authentication, twilio_credentials
 from tenancy.transaction import Database, tenant_transaction
@@ -108,7 +109,7 @@ def installed(folder: Path, *, workers: int, concurrency: int) -> Iterator[Insta
     """A new installation in an empty folder, which stays for whoever wants to read the logs."""
     secrets_key = twilio_credentials.generate_key()
     installation, own = (TwilioAccount(f"AC{uuid.uuid4().hex}", uuid.uuid4().hex) for _ in range(2))
-    agencies = demo_agencies.invent(installation, own)
+    agencies = invented_agencies.invent(installation, own)
     private_key, public_key = authentication.generate_key_pair()
     port, simulator_port = addresses.free_port(), addresses.free_port()
     with EmbeddedPostgres(folder / "postgres") as postgres:
@@ -171,7 +172,9 @@ def start_simulator(
     for account_sid, token in accounts.items():
         options += ["--account", f"{account_sid}:{token}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "delivery.twilio_simulator", *options], stdout=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-m", "delivery.simulator.server", *options],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -187,7 +190,7 @@ def _provision(owner_url: str, agencies: list[Agency], secrets_key: str) -> None
     owner = Database(owner_url, pool_size=1)
     try:
         for agency in agencies:
-            demo_agencies.install(owner, agency, twilio_credentials.TwilioCredentials(secrets_key))
+            invented_agencies.install(owner, agency, twilio_credentials.TwilioCredentials(secrets_key))
         for agency in agencies[:2]:
             with tenant_transaction(owner, agency.id) as connection:
                 connection.execute(text("update agencies set resend_unconfirmed = true where agency_id = :agency_id"))

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from benchmarks.reliability.installation import Installation
-from conversations_api.demo_agencies import Agency
+from conversations_api.demo.invented_agencies import Agency
 
 SENDERS = 8
 # Twins: messages with the same words to the same contact, which a listing alone cannot tell apart.

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp
 
-from conversations_api.app import build_app
+from conversations_api.web.app import build_app
 
 SHAPES = Path(__file__).with_name("contract.yaml")
 STATE = {"services": "stub services"}

@@ -9,8 +9,8 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp
 
-from conversations_api.http_protocol import HttpProtocol
-from conversations_api.lanes import Limits
+from conversations_api.web.http_protocol import HttpProtocol
+from conversations_api.web.lanes import Limits
 from tests.app import asking, stubs
 
 

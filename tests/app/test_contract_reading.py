@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 import api
-from conversations_api import validation
-from conversations_api.app import build_app
-from conversations_api.contract import Contract, Operation, Schema
-from conversations_api.request_head import Routes
+from conversations_api.web import validation
+from conversations_api.web.app import build_app
+from conversations_api.web.contract import Contract, Operation, Schema
+from conversations_api.web.request_head import Routes
 
 SCHEMAS = {
     "Word": {"type": "string", "enum": ["a", "b"]},

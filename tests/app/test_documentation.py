@@ -10,7 +10,7 @@ import yaml
 from starlette.types import ASGIApp
 
 import api
-from conversations_api.app import build_app
+from conversations_api.web.app import build_app
 from tests.app.asking import SHAPES, Reply, ask, shapes_app
 
 UI = "/api/v1/ui/"
@@ -76,7 +76,7 @@ def test_a_page_loads_nothing_from_outside(documented: ASGIApp, page: str) -> No
 
 
 def test_the_reference_page_is_the_published_one_without_the_logo_from_another_host(documented: ASGIApp) -> None:
-    pages = importlib.resources.files("conversations_api") / "documentation_pages"
+    pages = importlib.resources.files("conversations_api.web") / "documentation_pages"
     published = pages.joinpath("redoc.standalone.js").read_bytes()
     assert hashlib.sha256(published).hexdigest() in pages.joinpath("README.md").read_text(encoding="utf-8")
     logo = b"https://cdn.redoc.ly/"

@@ -48,7 +48,7 @@ def test_a_request_is_one_line_with_what_is_known_of_it(app: ASGIApp, stream: io
     assert line.pop("duration_ms") > 0
     assert line == {
         "level": "info",
-        "logger": "conversations_api.edge",
+        "logger": "conversations_api.web.edge",
         "event": "request",
         "request_id": "mine",
         "operation": "listThings",

@@ -6,7 +6,7 @@ import time
 import pytest
 from starlette.types import ASGIApp
 
-from conversations_api.lanes import Lane, Limits
+from conversations_api.web.lanes import Lane, Limits
 from handlers.problems import Problem
 from tests.app import stubs
 from tests.app.asking import FORM, Reply, ask_async, shapes_app

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from conversations_api.lanes import Limits
+from conversations_api.web.lanes import Limits
 from tests.app import stubs
 from tests.app.asking import JSON, ask, ask_async, hear, say, shapes_app, status_of
 

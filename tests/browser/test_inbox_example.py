@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from conversations_api.demo_agencies import Agency
+from conversations_api.demo.invented_agencies import Agency
 from tests.browser.conftest import listens
 from tests.sdk import generate
 from tests.stack import Stack

@@ -11,8 +11,8 @@ import pytest
 
 from delivery.reconciler import Patience, Reconciler
 from delivery.session import Session
+from delivery.simulator.server import TwilioSimulator
 from delivery.twilio_gateway import TwilioGateway
-from delivery.twilio_simulator import TwilioSimulator
 from delivery.worker import Sending, Worker
 from persistence import conversations, messages, outbox
 from tenancy import transaction

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from delivery.inbound_reconciler import InboundReconciler
 from delivery.session import Session
-from delivery.simulator_webhooks import Inbound
+from delivery.simulator.webhooks import Inbound
 from persistence import conversations, messages
 from tenancy import transaction
 from tenancy.transaction import Database, tenant_transaction

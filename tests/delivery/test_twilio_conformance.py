@@ -17,10 +17,10 @@ import requests
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
 from delivery import twilio_gateway
-from delivery.simulator_http import Request
-from delivery.simulator_webhooks import Inbound
+from delivery.simulator.server import TwilioSimulator
+from delivery.simulator.webhooks import Inbound
+from delivery.simulator.wire import Request
 from delivery.twilio_gateway import Accepted, TwilioAccount, TwilioGateway
-from delivery.twilio_simulator import TwilioSimulator
 
 DOCUMENT = json.loads((pathlib.Path(__file__).parents[1] / "data/twilio_messages_api.json").read_text(encoding="utf-8"))
 ACCOUNT = TwilioAccount("AC" + "a" * 32, "the-secret-token")

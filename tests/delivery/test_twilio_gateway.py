@@ -26,9 +26,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from delivery import http_exchange, outcomes, twilio_gateway
-from delivery.simulator_faults import FAULTS
+from delivery.simulator.faults import FAULTS
+from delivery.simulator.server import TwilioSimulator
 from delivery.twilio_gateway import Accepted, NotProcessed, Rejected, TwilioAccount, TwilioGateway, Unknown
-from delivery.twilio_simulator import TwilioSimulator
 
 ACCOUNT = TwilioAccount("AC" + "a" * 32, "the-secret-token")
 SID = "SM" + "0123456789abcdef" * 2

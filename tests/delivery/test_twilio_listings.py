@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from delivery import twilio_gateway
-from delivery.simulator_webhooks import Inbound
+from delivery.simulator.server import TwilioSimulator
+from delivery.simulator.webhooks import Inbound
 from delivery.twilio_gateway import Accepted, ListedMedia, ListingUnavailable, TwilioAccount, TwilioGateway
-from delivery.twilio_simulator import TwilioSimulator
 
 ACCOUNT = TwilioAccount("AC" + "a" * 32, "the-secret-token")
 OTHER_ACCOUNT = TwilioAccount("AC" + "b" * 32, "another-token")

@@ -20,9 +20,9 @@ import pytest
 import requests
 
 from delivery import twilio_gateway
-from delivery.simulator_faults import FAULTS, Faults
-from delivery.simulator_webhooks import Inbound
-from delivery.twilio_simulator import TwilioSimulator
+from delivery.simulator.faults import FAULTS, Faults
+from delivery.simulator.server import TwilioSimulator
+from delivery.simulator.webhooks import Inbound
 
 SID, TOKEN = "AC" + "a" * 32, "the-secret-token"
 OTHER_SID, OTHER_TOKEN = "AC" + "b" * 32, "another-token"
@@ -531,7 +531,15 @@ def test_it_runs_from_the_command_line_until_told_to_stop(tmp_path: pathlib.Path
     faults, answers = tmp_path / "faults.json", tmp_path / "answers.txt"
     faults.write_text('{"script": ["too_many_requests"]}', encoding="utf-8")
     answers.write_text("Yes\nNo\n", encoding="utf-8")
-    command = [sys.executable, "-m", "delivery.twilio_simulator", "--account", f"{SID}:{TOKEN}", "--seed", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "delivery.simulator.server",
+        "--account",
+        f"{SID}:{TOKEN}",
+        "--seed",
+        "4",
+    ]
     command += ["--record", str(tmp_path / "record"), "--faults", str(faults), "--contacts-answer", str(answers)]
     root = pathlib.Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 
-from conversations_api import postgres_files
-from conversations_api.embedded_postgres import EmbeddedPostgres
+from conversations_api.embedded_postgres import EmbeddedPostgres, postgres_files
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "deploy/role_passwords.sql"
 PASSWORDS = {"faro_owner": 'owner\'s "own"', "faro_app": "5f0c1d", "faro_worker": "$w0rd :app"}

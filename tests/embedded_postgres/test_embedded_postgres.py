@@ -10,8 +10,14 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from conversations_api import postgres_files
-from conversations_api.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, NotRunning, attach, remove
+from conversations_api.embedded_postgres import (
+    EmbeddedPostgres,
+    EmbeddedPostgresError,
+    NotRunning,
+    attach,
+    postgres_files,
+    remove,
+)
 from tests.embedded_postgres.clients import ask
 
 

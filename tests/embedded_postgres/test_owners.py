@@ -8,8 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conversations_api import postgres_files
-from conversations_api.embedded_postgres import DataFolderInUse, EmbeddedPostgres, NotRunning, attach
+from conversations_api.embedded_postgres import DataFolderInUse, EmbeddedPostgres, NotRunning, attach, postgres_files
 from tests.embedded_postgres.clients import SUPERVISE, ask, eventually, kill, python, run_python, supervise
 
 SHARE = """

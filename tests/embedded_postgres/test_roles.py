@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 
-from conversations_api import running_postgres
-from conversations_api.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from conversations_api.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, running_postgres
 from tests.embedded_postgres.clients import ask
 
 OURS = ["faro_app", "faro_owner", "faro_worker"]

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from conversations_api import embedded_postgres, postgres_files
-from conversations_api.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from conversations_api import embedded_postgres
+from conversations_api.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, postgres_files
 from tests.embedded_postgres.clients import (
     REPOSITORY,
     ROOT,

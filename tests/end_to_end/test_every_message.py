@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from conversations_api import samples
-from conversations_api.demo_agencies import Agency, Channel
+from conversations_api.demo import samples
+from conversations_api.demo.invented_agencies import Agency, Channel
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from tests.stack import INBOUND, Stack, database_of_its_own, running
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from conversations_api import http_protocol
-from conversations_api.demo_agencies import Agency
+from conversations_api.demo.invented_agencies import Agency
 from conversations_api.embedded_postgres import EmbeddedPostgres
+from conversations_api.web import http_protocol
 from tests.stack import Stack, database_of_its_own, running
 
 

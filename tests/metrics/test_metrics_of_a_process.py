@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 from sqlalchemy import text
 
 from conversations_api import metrics, metrics_server
-from conversations_api.lanes import Limits
+from conversations_api.web.lanes import Limits
 from delivery import metrics as delivery_metrics
 from delivery.outcomes import Rejected
 from tenancy.transaction import Database, DatabaseUnavailable, unbound_transaction

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from conversations_api.demo_agencies import Agency
+from conversations_api.demo.invented_agencies import Agency
 from tests.commands import refusal, run
 from tests.metrics.conftest import Observed
 from tests.metrics.scraping import Page, wait_until

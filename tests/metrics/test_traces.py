@@ -15,8 +15,8 @@ from sqlalchemy.exc import DataError
 
 from conversations_api import tracing
 from delivery.carrier import ListingUnavailable
+from delivery.simulator.server import TwilioSimulator
 from delivery.twilio_gateway import OutboundMessage, TwilioAccount
-from delivery.twilio_simulator import TwilioSimulator
 from tenancy.transaction import Database, unbound_transaction
 from tests.agencies import ACCOUNT_SID, Agency, Urls
 from tests.api_client import AUTH_TOKEN, BASE_PATH, Api

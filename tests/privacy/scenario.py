@@ -15,8 +15,8 @@ from typing import Any
 import psycopg2
 from sqlalchemy.engine import make_url
 
-from conversations_api.demo_agencies import Agency
-from delivery.simulator_webhooks import Inbound
+from conversations_api.demo.invented_agencies import Agency
+from delivery.simulator.webhooks import Inbound
 from tests.stack import BASE_PATH, INBOUND, Answer, Stack
 
 FORM = "application/x-www-form-urlencoded"

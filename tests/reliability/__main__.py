@@ -27,7 +27,7 @@ import psutil
 
 from conversations_api import migrating
 from conversations_api.embedded_postgres import EmbeddedPostgres
-from conversations_api.lanes import Limits
+from conversations_api.web.lanes import Limits
 from tests.agencies import Agency
 from tests.api_client import Answer, Api, new_sid
 from tests.conftest import urls_of

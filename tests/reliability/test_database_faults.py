@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 
 from conversations_api import migrating
 from conversations_api.embedded_postgres import EmbeddedPostgres
-from conversations_api.lanes import Limits
+from conversations_api.web.lanes import Limits
 from tests.agencies import Agency, Urls
 from tests.api_client import BASE_PATH, Answer, Api, new_sid
 from tests.conftest import urls_of

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import api as contract_package
-from conversations_api.contract import Contract, Operation
+from conversations_api.web.contract import Contract, Operation
 from delivery import twilio_gateway
 from tests.agencies import Agency
 from tests.api_client import FORM, PUBLIC_BASE_URL, Answer, Api, new_sid

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from conversations_api import rule_words, strict_json
-from conversations_api.contract import Operation, Schema
-from conversations_api.rule_words import FieldError
+from conversations_api.web import rule_words, strict_json
+from conversations_api.web.contract import Operation, Schema
+from conversations_api.web.rule_words import FieldError
 
 MAX_FORM_FIELDS = 1000
 

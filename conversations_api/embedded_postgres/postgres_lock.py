@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped, unused-ignore]  # the wheel with the binaries depends on it
 
-from conversations_api.postgres_files import EmbeddedPostgresError
+from conversations_api.embedded_postgres.postgres_files import EmbeddedPostgresError
 
 _ORPHAN_SECONDS = 30  # how long a server may take to stop once its supervisor is dead
 

@@ -12,8 +12,8 @@ import flask
 import orjson
 import swagger_ui_bundle
 
-from conversations_api import connexion_hooks
-from conversations_api.contract import Contract
+from conversations_api.web import connexion_hooks
+from conversations_api.web.contract import Contract
 
 UI, REFERENCE, DOCUMENT = "/ui", "/docs", "/openapi.json"
 
@@ -67,7 +67,7 @@ def _files(contract: Contract) -> Mapping[str, tuple[bytes, str]]:
 
 
 def _ours(name: str, replaced: Mapping[bytes, bytes] | None = None) -> bytes:
-    body = importlib.resources.files("conversations_api").joinpath("documentation_pages", name).read_bytes()
+    body = importlib.resources.files("conversations_api.web").joinpath("documentation_pages", name).read_bytes()
     for old, new in (replaced or {}).items():
         body = body.replace(old, new)
     return body

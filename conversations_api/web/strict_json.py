@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from conversations_api import rule_words
-from conversations_api.rule_words import FieldError
+from conversations_api.web import rule_words
+from conversations_api.web.rule_words import FieldError
 
 MAX_DEPTH = 32
 MAX_VALUES = 1000  # in one text: bounds what checking it can cost, far above what any operation takes

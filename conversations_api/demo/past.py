@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row, text
 
-from conversations_api.demo_agencies import Agency
+from conversations_api.demo.invented_agencies import Agency
 from tenancy.transaction import Database, tenant_transaction
 
 # Nothing but `invent` sets a lead's status, and for all conversations of an agency at once.

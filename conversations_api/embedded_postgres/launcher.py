@@ -27,12 +27,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
 
-from conversations_api import postgres_files, postgres_lock, running_postgres
-from conversations_api.postgres_files import EmbeddedPostgresError
-from conversations_api.postgres_lock import DataFolderInUse
-from conversations_api.running_postgres import NotRunning, Record, Server, attach
-
-__all__ = ["DataFolderInUse", "EmbeddedPostgres", "EmbeddedPostgresError", "NotRunning", "Server", "attach", "remove"]
+from conversations_api.embedded_postgres import postgres_files, postgres_lock, running_postgres
+from conversations_api.embedded_postgres.postgres_files import EmbeddedPostgresError
+from conversations_api.embedded_postgres.postgres_lock import DataFolderInUse
+from conversations_api.embedded_postgres.running_postgres import NotRunning, Record, Server
 
 _EPHEMERAL_PREFIX = "faro-postgres-"
 _START_SECONDS = 60  # recovery from a crash may take a while

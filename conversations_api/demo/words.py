@@ -4,10 +4,10 @@ import json
 import uuid
 from typing import Any
 
-from conversations_api import demo_agencies
-from conversations_api.demo_agencies import Agency
-from conversations_api.demo_folder import TOKEN_LIFETIME, DemoFolder, Installation
-from conversations_api.demo_programs import Programs
+from conversations_api.demo import invented_agencies
+from conversations_api.demo.invented_agencies import Agency
+from conversations_api.demo.memory import TOKEN_LIFETIME, DemoFolder, Installation
+from conversations_api.demo.programs import Programs
 
 # Of all roles these show what differs: who may do everything, who works in the inbox, who only looks.
 _ROLES_SHOWN = ("admin", "staff", "viewer")
@@ -72,7 +72,7 @@ def _agency(installation: Installation, agency: Agency) -> dict[str, Any]:
     content: dict[str, Any] = {
         "id": str(agency.id),
         "name": agency.name,
-        "tokens": {role: installation.token(agency, role) for role in demo_agencies.ROLES},
+        "tokens": {role: installation.token(agency, role) for role in invented_agencies.ROLES},
         "locations": [
             {"id": str(location.id), "name": location.name, "client": location.client_name}
             for location in agency.locations
@@ -92,5 +92,5 @@ def _agency(installation: Installation, agency: Agency) -> dict[str, Any]:
     return content
 
 
-def _account(account: demo_agencies.TwilioAccount) -> dict[str, str]:
+def _account(account: invented_agencies.TwilioAccount) -> dict[str, str]:
     return {"account_sid": account.account_sid, "auth_token": account.auth_token}

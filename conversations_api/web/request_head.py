@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from conversations_api import rule_words, validation
-from conversations_api.contract import Contract, Operation
-from conversations_api.rule_words import FieldError
+from conversations_api.web import rule_words, validation
+from conversations_api.web.contract import Contract, Operation
+from conversations_api.web.rule_words import FieldError
 from handlers.problems import Problem
 
 Headers = Sequence[tuple[bytes, bytes]]

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import httpx
 
-from conversations_api import addresses, child_processes, demo_folder, settings
+from conversations_api import addresses, child_processes, settings
 from conversations_api.child_processes import Child
-from conversations_api.demo_folder import DemoError, DemoFolder, Installation
+from conversations_api.demo import memory
+from conversations_api.demo.memory import DemoError, DemoFolder, Installation
 
 START_SECONDS = 60.0
 # What serve and worker take at most, and a little.
@@ -77,7 +78,7 @@ class Programs:
             options += ["--contacts-answer", str(self._folder.answers), "--answer-delay", "3", "8"]
         else:
             options += ["--status-delay", "0.02"]
-        command = [sys.executable, "-m", "delivery.twilio_simulator", *options]
+        command = [sys.executable, "-m", "delivery.simulator.server", *options]
         log_path = self._folder.log("simulator")
         self._simulator = [
             child_processes.start("simulator", command, environment=settings.inherited_environment(), log_path=log_path)
@@ -109,8 +110,8 @@ class Programs:
             **{name: value for name, value in inherited.items() if name not in _LEFT_OUT},
             "DATABASE_URL": self._urls.app,
             "WORKER_DATABASE_URL": self._urls.worker,
-            "JWT_ISSUER": demo_folder.ISSUER,
-            "JWT_AUDIENCE": demo_folder.AUDIENCE,
+            "JWT_ISSUER": memory.ISSUER,
+            "JWT_AUDIENCE": memory.AUDIENCE,
             "JWT_PUBLIC_KEY": installation.public_key,
             "PUBLIC_BASE_URL": self.base_url,
             "SECRETS_KEY": installation.secrets_key,

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urldefrag, urlencode
 
-from delivery import simulator_http, twilio_gateway
-from delivery.simulator_faults import Fault, Faults
-from delivery.simulator_messages import API, ERRORS, Media, Message, Messages, new_sid
-from delivery.simulator_rules import OptOuts
+from delivery import twilio_gateway
+from delivery.simulator import wire
+from delivery.simulator.faults import Fault, Faults
+from delivery.simulator.messages import API, ERRORS, Media, Message, Messages, new_sid
+from delivery.simulator.rules import OptOuts
 
 _HEADERS = {
     "Content-Type": "application/x-www-form-urlencoded; charset=UTF-8",
@@ -176,14 +177,14 @@ async def _try(
 ) -> tuple[int | None, str | None]:
     """The status, and Twilio's word for the failure if it is one: ct, rt, 4xx, 5xx."""
     try:
-        status = await simulator_http.post(
+        status = await wire.post(
             url,
             headers,
             body,
             connect_timeout=int(overrides.get("ct", "5000")) / 1000,
             read_timeout=int(overrides.get("rt", "15000")) / 1000,
         )
-    except simulator_http.PostFailed as error:
+    except wire.PostFailed as error:
         return None, error.kind
     return status, f"{status // 100}xx" if status >= 400 else None
 

@@ -1,9 +1,9 @@
 """A stand-in for Twilio's Messages API, for demo, tests and benchmarks only.
 
 It speaks Twilio's own HTTP, so that the real SDK talks to it and only the base URL differs; it signs what it posts to
-our webhooks, goes wrong on demand (`delivery.simulator_faults`), and keeps a record of every message it accepted.
+our webhooks, goes wrong on demand (`delivery.simulator.faults`), and keeps a record of every message it accepted.
 In a test:  `with TwilioSimulator({"AC...": "token"}) as simulator: ... simulator.url`
-On its own: `python -m delivery.twilio_simulator --account AC...:token --port 9080`
+On its own: `python -m delivery.simulator.server --account AC...:token --port 9080`
 """
 
 import argparse
@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from delivery import simulator_http
-from delivery.simulator_api import SimulatorApi
-from delivery.simulator_faults import Faults
-from delivery.simulator_http import Request
-from delivery.simulator_messages import Messages
-from delivery.simulator_webhooks import Inbound, Posted, Webhooks
+from delivery.simulator import wire
+from delivery.simulator.api import SimulatorApi
+from delivery.simulator.faults import Faults
+from delivery.simulator.messages import Messages
+from delivery.simulator.webhooks import Inbound, Posted, Webhooks
+from delivery.simulator.wire import Request
 
 
 class TwilioSimulator:
@@ -124,7 +124,7 @@ class TwilioSimulator:
     async def _serve(self) -> None:
         self._loop, self._finish = asyncio.get_running_loop(), asyncio.Event()
         try:
-            server = await simulator_http.serve(self._host, self._port, self._api.handle)
+            server = await wire.serve(self._host, self._port, self._api.handle)
         except OSError as error:
             self._failure = error
             return
@@ -172,7 +172,7 @@ def _account(text: str) -> tuple[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m delivery.twilio_simulator", description="Stand in for Twilio.")
+    parser = argparse.ArgumentParser(prog="python -m delivery.simulator.server", description="Stand in for Twilio.")
     add = parser.add_argument
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=0, help="0, the default, takes a free one")

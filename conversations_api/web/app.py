@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 import api
-from conversations_api import connexion_hooks, documentation
-from conversations_api.contract import Contract
-from conversations_api.edge import Edge
-from conversations_api.handler_threads import HandlerThreads
-from conversations_api.lanes import Limits
+from conversations_api.web import connexion_hooks, documentation
+from conversations_api.web.contract import Contract
+from conversations_api.web.edge import Edge
+from conversations_api.web.handler_threads import HandlerThreads
+from conversations_api.web.lanes import Limits
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
 

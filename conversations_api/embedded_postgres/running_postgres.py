@@ -9,8 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from conversations_api import postgres_files, postgres_lock
-from conversations_api.postgres_files import EmbeddedPostgresError
+from conversations_api.embedded_postgres import postgres_files, postgres_lock
+from conversations_api.embedded_postgres.postgres_files import EmbeddedPostgresError
 
 DATABASE = "faro"
 ROLES = ("postgres", "faro_owner", "faro_app", "faro_worker")

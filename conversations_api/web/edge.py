@@ -17,12 +17,13 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from conversations_api import metrics, request_head, tracing
-from conversations_api.contract import Contract, Operation
-from conversations_api.lanes import Lane, Lanes, Limits
+from conversations_api import metrics, tracing
 from conversations_api.logging import request_state
-from conversations_api.request_head import Route
-from conversations_api.response_headers import ResponseHeaders
+from conversations_api.web import request_head
+from conversations_api.web.contract import Contract, Operation
+from conversations_api.web.lanes import Lane, Lanes, Limits
+from conversations_api.web.request_head import Route
+from conversations_api.web.response_headers import ResponseHeaders
 from handlers import problems
 
 logger = logging.getLogger(__name__)

@@ -14,11 +14,12 @@ from typing import Any
 
 import httpx
 
-from conversations_api import addresses, demo_agencies, demo_messages, demo_past, demo_words, migrating, settings
-from conversations_api.demo_agencies import Agency
-from conversations_api.demo_folder import DemoError, DemoFolder, Installation
-from conversations_api.demo_messages import Life
-from conversations_api.demo_programs import Programs, Urls
+from conversations_api import addresses, migrating, settings
+from conversations_api.demo import invented_agencies, past, traffic, words
+from conversations_api.demo.invented_agencies import Agency
+from conversations_api.demo.memory import DemoError, DemoFolder, Installation
+from conversations_api.demo.programs import Programs, Urls
+from conversations_api.demo.traffic import Life
 from conversations_api.embedded_postgres import DataFolderInUse, EmbeddedPostgres, EmbeddedPostgresError
 from tenancy.transaction import Database, DatabaseUnavailable
 from tenancy.twilio_credentials import TwilioCredentials
@@ -69,7 +70,7 @@ class Demo:
                     time.sleep(0.2)
         except _Stop:
             _say("Stopped.")
-        except (DemoError, EmbeddedPostgresError, DatabaseUnavailable, demo_messages.LoadFailed) as error:
+        except (DemoError, EmbeddedPostgresError, DatabaseUnavailable, traffic.LoadFailed) as error:
             # A terminal's Ctrl-C also reaches what is started with psql.
             if not self._asked_to_stop:
                 raise DemoError(str(error) or "the database does not answer") from error
@@ -88,8 +89,8 @@ class Demo:
         self._install(owner, installation)
         self._programs = Programs(self._folder, installation, urls, host=self._host, port=self._port)
         stack.callback(self._stop)
-        self._folder.write_answers(demo_messages.answers())
-        empty = [agency for agency in installation.agencies if not demo_past.has_been_invented(owner, agency)]
+        self._folder.write_answers(traffic.answers())
+        empty = [agency for agency in installation.agencies if not past.has_been_invented(owner, agency)]
         _say("Starting the API, a worker and a simulated Twilio ...")
         self._programs.start(contacts_answer=not empty, check=self._check)
         life = Life(
@@ -114,28 +115,28 @@ class Demo:
         return Urls(app=server.app_url, worker=server.worker_url, owner=server.owner_url)
 
     def _install(self, owner: Database, installation: Installation) -> None:
-        if demo_agencies.others_are_at_home(owner, installation.agencies):
+        if invented_agencies.others_are_at_home(owner, installation.agencies):
             raise DemoError("the database that DATABASE_URL names holds other agencies: the demo needs an empty one")
         credentials = TwilioCredentials(installation.secrets_key)
         for agency in installation.agencies:
-            demo_agencies.install(owner, agency, credentials)
+            invented_agencies.install(owner, agency, credentials)
 
     def _fill(self, owner: Database, empty: list[Agency], life: Life) -> None:
         """Contacts do not answer meanwhile, or they would still be writing when the past is made up."""
-        life.play(demo_messages.scripts(empty), _show_progress, self._check)
+        life.play(traffic.scripts(empty), _show_progress, self._check)
         self._settle(owner, empty)
         for agency in empty:
-            demo_past.invent(owner, agency)
+            past.invent(owner, agency)
         self._programs.stop_simulator()
         self._programs.start_simulator(contacts_answer=True, check=self._check)
 
     def _write_again(self, owner: Database, installation: Installation, life: Life) -> None:
         """Where nobody has written for a while a few contacts do: an inbox whose newest message is old looks dead."""
         for agency in installation.agencies:
-            if demo_past.has_gone_quiet(owner, agency):
-                scripts = [script for script in demo_messages.scripts([agency]) if not script.opts_out]
+            if past.has_gone_quiet(owner, agency):
+                scripts = [script for script in traffic.scripts([agency]) if not script.opts_out]
                 for script in random.sample(scripts, WRITING_AGAIN):
-                    content = random.choice(demo_messages.answers())  # noqa: S311
+                    content = random.choice(traffic.answers())  # noqa: S311
                     life.write(script.channel, script.phone, script.name, content, message_sid=None)
 
     def _settle(self, owner: Database, agencies: list[Agency]) -> None:
@@ -143,16 +144,16 @@ class Demo:
         while time.monotonic() < deadline:
             self._check()
             self._programs.require_running()
-            if not any(demo_past.count_unsettled(owner, agency) for agency in agencies):
+            if not any(past.count_unsettled(owner, agency) for agency in agencies):
                 break
             time.sleep(0.2)
         time.sleep(1.0)  # what was delivered may be read a moment later
 
     def _announce(self, installation: Installation, urls: Urls) -> None:
-        content = demo_words.for_scripts(installation, self._programs, urls.app)
+        content = words.for_scripts(installation, self._programs, urls.app)
         conversation_id = _sendable_conversation(content)
         self._folder.publish(content)
-        _say(demo_words.for_people(self._folder, content, conversation_id))
+        _say(words.for_people(self._folder, content, conversation_id))
 
     def _stop(self) -> None:
         self._folder.withdraw()

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from delivery.simulator_faults import FAULTS, Fault, Faults
-from delivery.simulator_http import Reply, Request
-from delivery.simulator_messages import API, Message, Messages
-from delivery.simulator_rules import Refused, message_from
-from delivery.simulator_webhooks import Inbound, Webhooks
+from delivery.simulator.faults import FAULTS, Fault, Faults
+from delivery.simulator.messages import API, Message, Messages
+from delivery.simulator.rules import Refused, message_from
+from delivery.simulator.webhooks import Inbound, Webhooks
+from delivery.simulator.wire import Reply, Request
 
 _HTML = b"<html><body><h1>Something went wrong</h1></body></html>"
 _REQUESTS_KEPT = 1000

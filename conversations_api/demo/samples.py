@@ -2,7 +2,7 @@
 
 import importlib.resources
 
-_FILE = importlib.resources.files("conversations_api") / "sample_messages" / "sms_spam_collection.tsv"
+_FILE = importlib.resources.files("conversations_api.demo") / "sample_messages" / "sms_spam_collection.tsv"
 
 
 def read() -> list[tuple[str, str]]:

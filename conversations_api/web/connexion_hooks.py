@@ -19,9 +19,9 @@ from connexion.resolver import Resolution, Resolver
 from connexion.validators import VALIDATOR_MAP
 from starlette.types import Message, Receive, Scope, Send
 
-from conversations_api import validation
-from conversations_api.contract import Contract, Operation
-from conversations_api.request_head import FORM
+from conversations_api.web import validation
+from conversations_api.web.contract import Contract, Operation
+from conversations_api.web.request_head import FORM
 from handlers import problems, responses
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from conversations_api.contract import Operation
+from conversations_api.web.contract import Operation
 from handlers.problems import Problem
 
 

@@ -12,8 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from conversations_api import demo_agencies, postgres_files
-from conversations_api.demo_agencies import Agency, Channel, Location, TwilioAccount
+from conversations_api.demo import invented_agencies
+from conversations_api.demo.invented_agencies import Agency, Channel, Location, TwilioAccount
+from conversations_api.embedded_postgres import postgres_files
 from tenancy import authentication, twilio_credentials
 
 ISSUER = "https://demo.faro.example"
@@ -40,7 +41,7 @@ class Installation:
         private_key, public_key = authentication.generate_key_pair()
         twilio, own = (TwilioAccount(f"AC{uuid.uuid4().hex}", f"{uuid.uuid4().hex}") for _ in range(2))
         return cls(
-            private_key, public_key, twilio_credentials.generate_key(), twilio, demo_agencies.invent(twilio, own)
+            private_key, public_key, twilio_credentials.generate_key(), twilio, invented_agencies.invent(twilio, own)
         )
 
     @property
@@ -51,7 +52,7 @@ class Installation:
 
     def token(self, agency: Agency, role: str) -> str:
         """A token as the demo's agency hands it to its user of that role."""
-        return self.sign(agency.id, role, demo_agencies.user_id(agency.name, role), TOKEN_LIFETIME)
+        return self.sign(agency.id, role, invented_agencies.user_id(agency.name, role), TOKEN_LIFETIME)
 
     def sign(self, agency_id: uuid.UUID, role: str, user_id: str, lifetime: timedelta) -> str:
         return authentication.sign_token(
@@ -107,7 +108,7 @@ class DemoFolder:
         """
         installation = self.read()
         if role not in authentication.ROLES:
-            raise DemoError(f"there is no role {role}: one of {', '.join(demo_agencies.ROLES)}")
+            raise DemoError(f"there is no role {role}: one of {', '.join(invented_agencies.ROLES)}")
         if not 0 < hours <= 24 * 365:
             raise DemoError("a token is valid for more than 0 hours and at most a year")
         named = [one for one in installation.agencies if one.name.lower().startswith(agency.lower())]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from delivery.simulator_messages import ERRORS, Media, Message, new_sid
+from delivery.simulator.messages import ERRORS, Media, Message, new_sid
 
 _SENDER = re.compile(r"(?:\+[1-9]\d{6,14}|\d{3,8}|[A-Za-z0-9 ]{1,11})")
 _RECIPIENT = re.compile(r"\+[1-9]\d{6,14}")

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from conversations_api import samples
-from conversations_api.demo_agencies import Agency, Channel
+from conversations_api.demo import samples
+from conversations_api.demo.invented_agencies import Agency, Channel
 from delivery import opt_out_words
 
 CONCURRENCY = 8
