@@ -1,28 +1,26 @@
 """The inbox: which conversations there are, and where each stands."""
 
-from typing import Any
 from uuid import UUID
 
-import flask
-
 from handlers import responses
-from handlers.services import open_inbox
+from handlers.requests import Request
+from handlers.responses import Response
 from persistence import conversations, paging
 from persistence.errors import InvalidFields
 
 
 def list_conversations(
+    request: Request,
     limit: int,
     offset: int | None = None,
     cursor: str | None = None,
     location_id: str | None = None,
     status: str | None = None,
-    **_: Any,
-) -> flask.Response:
+) -> Response:
     if cursor is not None and offset is not None:
         raise InvalidFields(("offset", "cannot be combined with cursor"))
     before = None if cursor is None else paging.decode_cursor(cursor)
-    with open_inbox() as inbox:
+    with request.open_inbox() as inbox:
         page = conversations.list_page(
             inbox.connection,
             location_id=None if location_id is None else UUID(location_id),
@@ -42,7 +40,7 @@ def list_conversations(
     )
 
 
-def get_conversation(conversation_id: str, **_: Any) -> flask.Response:
-    with open_inbox() as inbox:
+def get_conversation(request: Request, conversation_id: str) -> Response:
+    with request.open_inbox() as inbox:
         conversation = conversations.get(inbox.connection, conversation_id=UUID(conversation_id))
     return responses.ok(conversation)

@@ -1,21 +1,20 @@
 """Whether the process lives, and whether it can serve."""
 
-import flask
-
 from handlers import responses
 from handlers.problems import Problem
-from handlers.services import current
+from handlers.requests import Request
+from handlers.responses import Response
 from persistence import role_safety, schema, workers
 from tenancy.transaction import DatabaseUnavailable, unbound_transaction
 
 
-def get_health() -> flask.Response:
+def get_health(_request: Request) -> Response:
     return responses.ok({"status": "ok"})
 
 
-def get_readiness() -> flask.Response:
+def get_readiness(request: Request) -> Response:
     try:
-        with unbound_transaction(current().database, read_only=True) as connection:
+        with unbound_transaction(request.services.database, read_only=True) as connection:
             revision = schema.current(connection)
             failures = []
             if not schema.serves(revision):

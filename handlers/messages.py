@@ -5,18 +5,16 @@ import json
 from typing import Any
 from uuid import UUID
 
-import connexion
-import flask
-
 from handlers import responses
-from handlers.services import open_inbox
+from handlers.requests import Request
+from handlers.responses import Response
 from persistence import audit_records, conversations, idempotency, messages, outbox, provider_events
 from persistence.errors import InvalidFields, NotResendable
 from tenancy.access import Inbox
 
 
-def list_messages(conversation_id: str, limit: int, before: str | None = None, **_: Any) -> flask.Response:
-    with open_inbox() as inbox:
+def list_messages(request: Request, conversation_id: str, limit: int, before: str | None = None) -> Response:
+    with request.open_inbox() as inbox:
         page = messages.list_page(
             inbox.connection,
             conversation_id=UUID(conversation_id),
@@ -26,23 +24,23 @@ def list_messages(conversation_id: str, limit: int, before: str | None = None, *
     return responses.ok({"messages": page.messages, "has_more": page.has_more, "next_before": page.next_before})
 
 
-def get_message(message_id: str, **_: Any) -> flask.Response:
-    with open_inbox() as inbox:
+def get_message(request: Request, message_id: str) -> Response:
+    with request.open_inbox() as inbox:
         message = messages.get(inbox.connection, message_id=UUID(message_id))
         message["history"] = provider_events.list_history(inbox.connection, message_id=UUID(message_id))
     return responses.ok(message)
 
 
-def send_message(conversation_id: str, body: dict[str, Any], **_: Any) -> flask.Response:
+def send_message(request: Request, conversation_id: str, body: dict[str, Any]) -> Response:
     _require_combination(body)
-    key = connexion.request.headers.get("Idempotency-Key")
+    key = request.headers.get("idempotency-key")
     fingerprint = _fingerprint(conversation_id, body)
-    with open_inbox(sending=True) as inbox:
+    with request.open_inbox(sending=True) as inbox:
         if key is not None:
             first = idempotency.find_first_answer(inbox.connection, key=key, fingerprint=fingerprint)
             if first is not None:
                 return _created(first.response, first.message_id, replayed=True)
-        message = _queue(inbox, UUID(conversation_id), body)
+        message = _queue(request, inbox, UUID(conversation_id), body)
         answer = responses.dumps(message).decode()
         if key is not None:
             idempotency.insert(
@@ -51,8 +49,8 @@ def send_message(conversation_id: str, body: dict[str, Any], **_: Any) -> flask.
     return _created(answer, message["id"], replayed=False)
 
 
-def resend_message(message_id: str, **_: Any) -> flask.Response:
-    with open_inbox(sending=True) as inbox:
+def resend_message(request: Request, message_id: str) -> Response:
+    with request.open_inbox(sending=True) as inbox:
         connection, id_ = inbox.connection, UUID(message_id)
         message = messages.get(connection, message_id=id_)
         if message["direction"] != "outbound":
@@ -72,12 +70,12 @@ def resend_message(message_id: str, **_: Any) -> flask.Response:
             channel_id=channel_id,
             sent_at=message["sent_at"],
         )
-        _audit(inbox, "resend_message", id_)
+        _audit(request, inbox, "resend_message", id_)
         message = messages.get(connection, message_id=id_)
     return responses.ok(message)
 
 
-def _queue(inbox: Inbox, conversation_id: UUID, body: dict[str, Any]) -> dict[str, Any]:
+def _queue(request: Request, inbox: Inbox, conversation_id: UUID, body: dict[str, Any]) -> dict[str, Any]:
     connection, template = inbox.connection, body.get("template")
     channel_id = conversations.lock_for_sending(
         connection, conversation_id=conversation_id, is_template=template is not None
@@ -99,7 +97,7 @@ def _queue(inbox: Inbox, conversation_id: UUID, body: dict[str, Any]) -> dict[st
         channel_id=channel_id,
         sent_at=message["sent_at"],
     )
-    _audit(inbox, "send_message", message["id"])
+    _audit(request, inbox, "send_message", message["id"])
     return message
 
 
@@ -120,21 +118,17 @@ def _fingerprint(conversation_id: str, body: dict[str, Any]) -> bytes:
     return hashlib.sha256(canonical.encode()).digest()
 
 
-def _audit(inbox: Inbox, action: str, message_id: UUID) -> None:
+def _audit(request: Request, inbox: Inbox, action: str, message_id: UUID) -> None:
     audit_records.insert(
         inbox.connection,
         user_id=inbox.user_id,
         role=inbox.role,
         action=action,
         tenant_source=inbox.tenant_source,
-        request_id=connexion.request.state.request_id,
+        request_id=request.state["request_id"],
         message_id=message_id,
     )
 
 
-def _created(answer: str, message_id: UUID, *, replayed: bool) -> flask.Response:
-    return responses.created(
-        answer.encode(),
-        location=f"/api/v1/messages/{message_id}",
-        headers={"Idempotent-Replayed": "true" if replayed else "false"},
-    )
+def _created(answer: str, message_id: UUID, *, replayed: bool) -> Response:
+    return responses.created(answer.encode(), location=f"/api/v1/messages/{message_id}", replayed=replayed)

@@ -1,41 +1,49 @@
-"""What a handler returns: a finished Flask response with an explicit content type.
-
-Connexion cannot guess the type of a bare body where an operation documents both `application/json` and
-`application/problem+json`. A finished response also passes it without another serialisation.
-"""
+"""What a handler returns: a finished answer, with its content type and its bytes."""
 
 import decimal
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import flask
 import orjson
 
+Headers = list[tuple[bytes, bytes]]
 
-def ok(body: Any, *, headers: Mapping[str, str] | None = None) -> flask.Response:
-    """200 with a JSON body."""
-    return _json(200, body, headers)
+_JSON = (b"content-type", b"application/json")
+_XML = (b"content-type", b"text/xml")
 
 
-def created(body: Any, *, location: str, headers: Mapping[str, str] | None = None) -> flask.Response:
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer; header names are lower case."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+def ok(body: Any) -> Response:
+    """200 with a JSON body. Bytes are JSON already."""
+    return Response(200, [_JSON], body if isinstance(body, bytes) else dumps(body))
+
+
+def created(body: bytes, *, location: str, replayed: bool) -> Response:
     """201 with a JSON body; `location` is where what was created can be read again."""
-    return _json(201, body, {"Location": location, **(headers or {})})
+    headers = [
+        _JSON,
+        (b"location", location.encode("ascii")),
+        (b"idempotent-replayed", b"true" if replayed else b"false"),
+    ]
+    return Response(201, headers, body)
 
 
-def xml(text: str) -> flask.Response:
+def xml(text: str) -> Response:
     """200 with an XML body (TwiML)."""
-    return flask.Response(text.encode("utf-8"), content_type="text/xml")
+    return Response(200, [_XML], text.encode("utf-8"))
 
 
 def dumps(body: Any) -> bytes:
     """Compact JSON. Times are RFC 3339 with `Z` (give them in UTC), UUIDs strings, decimals numbers."""
     return orjson.dumps(body, default=_default, option=orjson.OPT_UTC_Z)
-
-
-def _json(status: int, body: Any, headers: Mapping[str, str] | None) -> flask.Response:
-    """`body` may be JSON already: an answer that is repeated goes out as it was."""
-    text = body if isinstance(body, bytes) else dumps(body)
-    return flask.Response(text, status=status, headers=headers, content_type="application/json")
 
 
 def _default(value: object) -> float:

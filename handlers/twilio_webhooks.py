@@ -1,24 +1,22 @@
 """What Twilio calls: messages that contacts wrote, and reports of what became of ours.
 
-The signature is checked first, over the public address and the raw form: Connexion's security functions cannot read
-a body, and its parsed form has lost blanks and repeats. Everything that is refused here is refused alike, so that a
-caller learns neither which numbers nor which accounts there are.
+The signature is checked first, over the public address and the raw form: a parsed one has lost blanks and repeats.
+Everything that is refused here is refused alike, so that a caller learns neither which numbers nor which accounts there
+are.
 """
 
 import logging
 import re
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID, uuid4
-
-import connexion
-import flask
 
 from delivery import evidence, inbound, metrics, twilio_gateway
 from delivery.twilio_gateway import InvalidSignature
 from handlers import responses
-from handlers.services import Services, current
+from handlers.requests import Request
+from handlers.responses import Response
+from handlers.services import Services
 from persistence import agencies, attempts, message_status, messages, outbox, provider_events, storable_text
 from persistence.connection import TenantConnection
 from persistence.errors import InvalidFields
@@ -58,8 +56,8 @@ class SignedForm:
             raise InvalidFields(*errors)
 
 
-def receive_inbound_message(**_: Any) -> flask.Response:
-    services, form = current(), _read_form()
+def receive_inbound_message(request: Request) -> Response:
+    services, form = request.services, _read_form(request)
     account_sid = form.get("AccountSid")
     addresses = [address for address in (form.get("To"), form.get("MessagingServiceSid")) if address]
     with unbound_transaction(services.database, read_only=True) as connection:
@@ -76,8 +74,8 @@ def receive_inbound_message(**_: Any) -> flask.Response:
     return responses.xml(EMPTY_TWIML)
 
 
-def receive_message_status(agency_id: str, message_id: str, attempt: int, **_: Any) -> flask.Response:
-    services, form = current(), _read_form()
+def receive_message_status(request: Request, agency_id: str, message_id: str, attempt: int) -> Response:
+    services, form = request.services, _read_form(request)
     account_sid = form.get("AccountSid")
     with tenant_transaction(services.database, UUID(agency_id)) as tenant:
         _verify(tenant, services, form, account_sid)
@@ -88,7 +86,7 @@ def receive_message_status(agency_id: str, message_id: str, attempt: int, **_: A
         message = messages.find_outbound(tenant, message_id=UUID(message_id))
         if message is not None and message.account_sid != account_sid:
             raise InvalidSignature
-        _apply_status(tenant, form, UUID(message_id), int(attempt), message)
+        _apply_status(tenant, form, UUID(message_id), attempt, message)
     return responses.xml(EMPTY_TWIML)
 
 
@@ -132,16 +130,12 @@ def _apply_status(
         outbox.follow(tenant, message_id=message_id)
 
 
-def _read_form() -> SignedForm:
-    request = connexion.request
-    scope = request.scope
-    path = scope["raw_path"].decode("ascii") + (
-        "?" + scope["query_string"].decode("ascii") if scope["query_string"] else ""
-    )
+def _read_form(request: Request) -> SignedForm:
     # A form is ASCII by its own grammar; what is not UTF-8 inside is kept as it is until it is stored.
-    raw = flask.request.get_data().decode("utf-8", "surrogateescape")
+    raw = request.body.decode("utf-8", "surrogateescape")
     pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape")
-    return SignedForm(current().public_base_url + path, pairs, request.headers.get("X-Twilio-Signature"))
+    url = request.services.public_base_url + request.target
+    return SignedForm(url, pairs, request.headers.get("x-twilio-signature"))
 
 
 def _verify(tenant: TenantConnection, services: Services, form: SignedForm, account_sid: str) -> None:

@@ -1,25 +1,26 @@
 """The application: the contract served by Connexion, with the edge in front of it.
 
-Connexion reads the contract, routes every operationId to its handler and asks our validators; the document that is
-shown is the one that was written, less what only we need.
+Connexion reads the contract, resolves every operationId to its handler and runs our one middleware; the document that
+is shown is the one that was written, less what only we need.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import connexion
+from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.options import SwaggerUIOptions
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 import api
-from conversations_api.web import connexion_hooks, documentation
+from conversations_api.web import documentation
 from conversations_api.web.contract import Contract
 from conversations_api.web.edge import Edge
-from conversations_api.web.handler_threads import HandlerThreads
 from conversations_api.web.lanes import Limits
+from conversations_api.web.operations import Operations, SnakeCaseResolver
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
 
@@ -40,27 +41,17 @@ def build_app(
     app = connexion.FlaskApp(
         "conversations_api",
         lifespan=services_lifespan,
+        middlewares=[LifespanMiddleware, functools.partial(Operations, contract=contract, threads=limits.threads)],
         server_args={"static_folder": None},
-        jsonifier=connexion_hooks.CompactJson(),
-        resolver=connexion_hooks.SnakeCaseResolver(),
-        strict_validation=True,
-        validate_responses=True,
-        validator_map=connexion_hooks.validator_map(contract),
+        resolver=SnakeCaseResolver(),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
     )
-    # No option of FlaskApp reaches the bridge to its threads.
-    app._middleware_app.asgi_app = HandlerThreads(app.app.wsgi_app, limits.threads)
-    app.app.before_request(connexion_hooks.before_handler)
-    for kind in (connexion.ProblemException, HTTPException, Exception):
-        app.add_error_handler(kind, connexion_hooks.answer_error)
     # Given as a mapping: from a file Connexion would run it through a template engine.
     app.add_api(dict(contract.document))
-    if serve_docs:
-        documentation.serve(app, contract)
     return Edge(
         app,
         contract,
         limits=limits,
-        documentation=documentation.paths(contract) if serve_docs else (),
+        documentation=documentation.serve(app, contract) if serve_docs else (),
         cors_allowed_origins=cors_allowed_origins,
     )

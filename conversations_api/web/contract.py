@@ -19,9 +19,7 @@ import yaml
 METHODS = ("get", "put", "post", "delete", "patch")
 JSON_TYPES = re.compile(r"application/(?:[a-z0-9.-]+\+)?json")
 
-_ANNOTATIONS = frozenset(
-    {"title", "description", "default", "example", "externalDocs", "deprecated", "discriminator", "xml"}
-)
+_ANNOTATIONS = frozenset({"title", "description", "example", "externalDocs", "deprecated", "discriminator", "xml"})
 _SCALARS = frozenset({"string", "integer", "number", "boolean"})
 
 
@@ -38,6 +36,7 @@ class Schema:
         self.pattern_words = pattern_words
         declared = schema.get("type", [])
         self.types = frozenset([declared] if isinstance(declared, str) else declared)
+        self.default = schema.get("default")
         self.properties: Mapping[str, Any] = schema.get("properties", {})
         self.is_valid = compiled.is_valid
         self.iter_errors = compiled.iter_errors
@@ -51,6 +50,7 @@ class Parameter:
     key: str
     location: str
     required: bool
+    default: Any
     schema: Schema
 
 
@@ -59,7 +59,7 @@ class Response:
     """A documented answer: its bodies by media type (None where a body has no JSON schema), its required headers."""
 
     bodies: Mapping[str, Schema | None]
-    required_headers: frozenset[str]
+    required_headers: frozenset[bytes]
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Contract:
             raise ValueError(f"parameter {node['name']}: cookies are not supported")
         name, location = node["name"], node["in"]
         key = name.lower() if location == "header" else name
-        return Parameter(name, key, location, node.get("required", False), schema)
+        return Parameter(name, key, location, node.get("required", False), schema.default, schema)
 
     def _response(self, node: Mapping[str, Any]) -> Response:
         node = self._resolve(node)
@@ -138,7 +138,7 @@ class Contract:
             for name, media in node.get("content", {}).items()
         }
         headers = {name: self._resolve(header) for name, header in node.get("headers", {}).items()}
-        required = frozenset(name.lower() for name, header in headers.items() if header.get("required"))
+        required = frozenset(name.lower().encode() for name, header in headers.items() if header.get("required"))
         return Response(bodies, required)
 
     def _resolve(self, node: Mapping[str, Any]) -> Mapping[str, Any]:

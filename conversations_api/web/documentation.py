@@ -12,7 +12,6 @@ import flask
 import orjson
 import swagger_ui_bundle
 
-from conversations_api.web import connexion_hooks
 from conversations_api.web.contract import Contract
 
 UI, REFERENCE, DOCUMENT = "/ui", "/docs", "/openapi.json"
@@ -25,13 +24,8 @@ _LOGO, _NO_LOGO = b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"data:image/gif;
 _INTERNAL = frozenset({"x-openapi-router-controller", "x-bearerInfoFunc"})
 
 
-def paths(contract: Contract) -> list[str]:
-    """Under which it lies, beside the paths of the contract."""
-    return [contract.base_path + path for path in (UI, REFERENCE, DOCUMENT)]
-
-
-def serve(app: connexion.FlaskApp, contract: Contract) -> None:
-    """Add its addresses to the application."""
+def serve(app: connexion.FlaskApp, contract: Contract) -> list[str]:
+    """Add its addresses to the application; gives the paths, all of which Flask answers."""
     files = _files(contract)
     redirected = contract.base_path + UI
 
@@ -41,8 +35,10 @@ def serve(app: connexion.FlaskApp, contract: Contract) -> None:
         body, content_type = files[flask.request.path]
         return flask.Response(body, content_type=content_type)
 
-    for path in [redirected, *files]:
-        app.add_url_rule(path, connexion_hooks.DOCUMENT_ENDPOINT, show_documentation)
+    paths = [redirected, *files]
+    for path in paths:
+        app.add_url_rule(path, "documentation", show_documentation)
+    return paths
 
 
 def _files(contract: Contract) -> Mapping[str, tuple[bytes, str]]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from connexion.middleware.abstract import ROUTING_CONTEXT
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conversations_api import metrics, tracing
@@ -29,7 +30,6 @@ from handlers import problems
 logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/_.~-]{0,199}", re.ASCII)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 _NO_BODY = frozenset({204, 304})
 _LINGER_BYTES = 33_554_432
@@ -91,7 +91,7 @@ class Edge:
         self._limits = limits
         self._routes = request_head.Routes(contract)
         self._lanes = Lanes(limits)
-        self._documentation = tuple(documentation)
+        self._documentation = frozenset(documentation)
         self._headers = ResponseHeaders(cors_allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,11 +137,12 @@ class Edge:
     async def _answer(self, exchange: Exchange) -> Answer:
         scope, state = exchange.scope, exchange.state
         request_head.check_size(scope["headers"])
-        if self._is_documentation(scope["path"]):
+        if scope["path"] in self._documentation:
             return await self._show_documentation(exchange)
-        route = self._routes.find(scope["path"])
-        if route is None:
+        found = self._routes.find(scope["path"])
+        if found is None:
             raise problems.Problem("route_not_found")
+        route, path_params = found
         state["template"] = route.template
         if state["instance"] == "/":
             state["instance"] = route.template
@@ -149,13 +150,14 @@ class Edge:
             return Answer(204, self._headers.preflight(route.methods))
         operation = self._operation(route, scope["method"])
         state["operation"] = operation.operation_id
-        return await self._admit(exchange, route, operation)
+        return await self._admit(exchange, route, path_params, operation)
 
-    async def _admit(self, exchange: Exchange, route: Route, operation: Operation) -> Answer:
+    async def _admit(
+        self, exchange: Exchange, route: Route, path_params: Mapping[str, str], operation: Operation
+    ) -> Answer:
         scope = exchange.scope
         single = request_head.single_headers(scope["headers"], operation)
         request_head.check_path(scope.get("raw_path") or scope["path"].encode("utf-8"), route)
-        request_head.check_path_numbers(scope["path"], route, operation)
         request_head.check_query(scope["query_string"], operation)
         media_type = request_head.body_type(single, operation) if operation.bodies else None
         lane = self._lanes.of(operation)
@@ -164,7 +166,13 @@ class Edge:
             if media_type is None:
                 body = b""
             headers = request_head.forwarded(scope["headers"], media_type=media_type, length=len(body))
-            inner = {**scope, "method": operation.method, "headers": headers, "extensions": {}}
+            inner = {
+                **scope,
+                "method": operation.method,
+                "headers": headers,
+                "path_params": path_params,
+                "extensions": {ROUTING_CONTEXT: {"operation_id": operation.operation_id}},
+            }
             return await self._run(lane, inner, _replay(body, exchange.receive))
 
     async def _run(self, lane: Lane, scope: Scope, receive: Receive) -> Answer:
@@ -215,16 +223,11 @@ class Edge:
             raise problems.Problem("method_not_allowed", headers={"Allow": ", ".join(allowed)})
         return operation
 
-    def _is_documentation(self, path: str) -> bool:
-        return any(path == lies or path.startswith(lies + "/") for lies in self._documentation)
-
     async def _show_documentation(self, exchange: Exchange) -> Answer:
         scope = exchange.scope
         exchange.state["operation"] = "documentation"
         if scope["method"] not in ("GET", "HEAD"):
             raise problems.Problem("method_not_allowed", headers={"Allow": "GET, HEAD"})
-        if not _PLAIN_PATH.fullmatch(scope["path"]):
-            raise problems.Problem("route_not_found")
         exchange.documentation = True
         headers = request_head.forwarded(scope["headers"], media_type=None, length=0)
         inner = {**scope, "method": "GET", "query_string": b"", "headers": headers, "extensions": {}}

@@ -6,7 +6,7 @@ the rule come out, because the value is a customer's.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -33,34 +33,42 @@ class ContractBroken(Exception):
         self.rule = rule
 
 
-def check_parameters(
+def read_parameters(
     operation: Operation, *, path: Mapping[str, Any], query: Sequence[tuple[str, str]], headers: Mapping[str, str]
-) -> list[FieldError]:
-    """Every rule that a query, path or header parameter breaks. `headers` by lower-case name, each once."""
+) -> tuple[dict[str, Any], list[FieldError]]:
+    """The parameters by name, of the types and with the defaults that the contract gives them, and every rule that one
+    of them breaks. `headers` by lower-case name, each once."""
     errors = [
         (rule_words.name_of(name), "is not a parameter of this operation")
         for name, _ in query
         if name not in operation.query_names
     ]
     values = {"query": dict(query), "path": path, "header": headers}
+    read = {}
     for parameter in operation.parameters:
-        value = values[parameter.location].get(parameter.key)
-        if value is not None:
-            errors += [(parameter.name, message) for message in check_text(parameter.schema, str(value))]
+        text = values[parameter.location].get(parameter.key)
+        if text is not None:
+            value, messages = read_text(parameter.schema, text)
+            read[parameter.name] = value
+            errors += [(parameter.name, message) for message in messages]
         elif parameter.required:
             errors.append((parameter.name, "is required"))
-    return errors
+        elif parameter.default is not None:
+            read[parameter.name] = parameter.default
+    return read, errors
 
 
-def check_json(schema: Schema, raw: bytes, *, required: bool) -> list[FieldError]:
-    """Every rule that a JSON body breaks."""
+def read_json(schema: Schema, raw: bytes, *, required: bool) -> tuple[Any, list[FieldError]]:
+    """The value of a JSON body, and every rule that it breaks."""
     if not raw:
-        return [("body", "is required")] if required else []
+        return None, [("body", "is required")] if required else []
     try:
         value = strict_json.parse(raw)
     except strict_json.Malformed as malformed:
-        return malformed.errors
-    return [] if schema.is_valid(value) else rule_words.describe(schema.iter_errors(value), schema.pattern_words)
+        return None, malformed.errors
+    if schema.is_valid(value):
+        return value, []
+    return None, rule_words.describe(schema.iter_errors(value), schema.pattern_words)
 
 
 def check_form(schema: Schema, raw: bytes) -> list[FieldError]:
@@ -81,19 +89,20 @@ def check_form(schema: Schema, raw: bytes) -> list[FieldError]:
     return errors
 
 
-def check_response(
-    operation: Operation, *, status: int, media_type: str, headers: Collection[str], body: bytes
-) -> None:
-    """Raise ContractBroken unless the contract documents this answer. `headers`: the lower-case names."""
+def check_response(operation: Operation, *, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    """Raise ContractBroken unless the contract documents this answer; header names are lower case."""
     response = operation.responses.get(str(status)) or operation.responses.get("default")
     if response is None:
         raise ContractBroken("status", f"{status} is not documented")
-    if not response.required_headers.issubset(headers):
-        raise ContractBroken("headers", f"{min(response.required_headers.difference(headers))} is required")
+    given = dict(headers)
+    if not response.required_headers <= given.keys():
+        missing = min(response.required_headers - given.keys()).decode("ascii")
+        raise ContractBroken("headers", f"{missing} is required")
     if not response.bodies:
         if body:
             raise ContractBroken("body", "none is documented")
         return
+    media_type = given.get(b"content-type", b"").partition(b";")[0].strip().decode("latin-1").lower()
     if media_type not in response.bodies:
         raise ContractBroken("content-type", "is not documented for this status")
     schema = response.bodies[media_type]
@@ -108,17 +117,18 @@ def check_response(
         raise ContractBroken(rule_words.field_at(error.instance_path), error.kind.name)
 
 
-def check_text(schema: Schema, text: str) -> list[str]:
-    """Every rule that one parameter breaks, its text read as the type that the schema declares."""
+def read_text(schema: Schema, text: str) -> tuple[Any, list[str]]:
+    """One parameter as the type that the schema declares, and every rule that it breaks."""
     value: Any = text
     if "string" not in schema.types:
         value = _read_scalar(schema.types, text)
         if value is None:
-            return [f"must be {rule_words.types(schema.types)}"]
+            return None, [f"must be {rule_words.types(schema.types)}"]
     if not schema.is_valid(value):
-        return [message for _, message in rule_words.describe(schema.iter_errors(value), schema.pattern_words)]
-    beyond = isinstance(value, int) and abs(value) >= _BEYOND
-    return [f"must have at most {strict_json.MAX_DIGITS} digits"] if beyond else []
+        return None, [message for _, message in rule_words.describe(schema.iter_errors(value), schema.pattern_words)]
+    if isinstance(value, int) and abs(value) >= _BEYOND:
+        return None, [f"must have at most {strict_json.MAX_DIGITS} digits"]
+    return value, []
 
 
 def _read_scalar(types: Collection[str], text: str) -> int | float | bool | None:

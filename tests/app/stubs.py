@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-import connexion
-import flask
 import sqlalchemy.exc
+from starlette.exceptions import HTTPException
 
 from handlers import problems, responses
+from handlers.requests import Request
+from handlers.responses import Response
 from persistence import errors as inbox
 from tenancy import errors as access
 from tenancy import transaction
@@ -25,62 +26,72 @@ running = threading.Semaphore(0)  # released by each `wait` that has begun
 proceed = threading.Event()  # what each `wait` waits for
 
 
-def bearer_claims(token: str, request: Any) -> dict[str, str]:
+async def bearer_claims(token: str, services: Any) -> str:
     if token == "keys":
         raise access.KeysUnavailable
-    if token != GOOD_TOKEN or request.state.services != "stub services":
+    if token != GOOD_TOKEN or services != "stub services":
         raise access.InvalidToken
-    return {"sub": "someone"}
+    return "someone"
 
 
-def list_things(**arguments: Any) -> flask.Response:
+def list_things(
+    request: Request,
+    limit: int,
+    offset: int,
+    ratio: float | None = None,
+    loud: bool | None = None,
+    status: str | None = None,
+    location_id: str | None = None,
+) -> Response:
     calls.append("list_things")
-    connexion.request.state.agency_id = uuid.UUID(int=7)
-    return responses.ok({name: value for name, value in arguments.items() if name not in ("user", "token_info")})
+    request.state["agency_id"] = uuid.UUID(int=7)
+    given = {"ratio": ratio, "loud": loud, "status": status, "location_id": location_id}
+    arguments = {name: value for name, value in given.items() if value is not None}
+    return responses.ok({"limit": limit, "offset": offset, **arguments})
 
 
-def make_thing(body: dict[str, Any]) -> flask.Response:
+def make_thing(_request: Request, body: dict[str, Any]) -> Response:
     calls.append("make_thing")
-    return responses.created(body, location="/api/v1/things/1")
+    return responses.created(responses.dumps(body), location="/api/v1/things/1", replayed=False)
 
 
-def get_thing(thing_id: str) -> flask.Response:
+def get_thing(_request: Request, thing_id: str) -> Response:
     calls.append("get_thing")
     return responses.ok({"id": thing_id, "note": None, "place": None, "made_at": datetime.now(UTC)})
 
 
-def drop_thing(thing_id: str) -> tuple[None, int]:
+def drop_thing(_request: Request, thing_id: str) -> Response:
     calls.append(f"drop_thing {thing_id}")
-    return None, 204
+    return Response(204, [], b"")
 
 
-def take_hook(number: int) -> flask.Response:
+def take_hook(request: Request, number: int) -> Response:
     # Text, not bytes: given bytes, parse_qsl answers with bytes and fails on whatever is not ASCII.
-    pairs = parse_qsl(flask.request.get_data().decode("utf-8", errors="replace"), keep_blank_values=True)
+    pairs = parse_qsl(request.body.decode("utf-8", errors="replace"), keep_blank_values=True)
     return responses.xml(f"<r>{number} {pairs}</r>")
 
 
-def get_health() -> flask.Response:
+def get_health(_request: Request) -> Response:
     return responses.ok({"status": "ok"})
 
 
-def behave(behaviour: str) -> Any:
+def behave(_request: Request, behaviour: str) -> Any:
     calls.append(behaviour)
     return _BEHAVIOURS[behaviour]()
 
 
-def _wait() -> flask.Response:
+def _wait() -> Response:
     running.release()
     proceed.wait(20)
     return responses.ok({})
 
 
-def _slow() -> flask.Response:
+def _slow() -> Response:
     time.sleep(0.3)
     return responses.ok({})
 
 
-def _log() -> flask.Response:
+def _log() -> Response:
     logging.getLogger("persistence.anything").warning("from the thread of a handler")
     return responses.ok({})
 
@@ -98,9 +109,9 @@ _BEHAVIOURS = {
     "slow": _slow,
     "bare_value": dict,
     "leak": lambda: responses.ok({"leaked": SECRET}),
-    "undocumented_status": lambda: flask.Response(b"{}", status=202, content_type="application/json"),
-    "undocumented_type": lambda: flask.Response(SECRET, content_type="text/plain"),
-    "not_json": lambda: flask.Response(SECRET, content_type="application/json"),
+    "undocumented_status": lambda: Response(202, [(b"content-type", b"application/json")], b"{}"),
+    "undocumented_type": lambda: Response(200, [(b"content-type", b"text/plain")], SECRET.encode()),
+    "not_json": lambda: responses.ok(SECRET.encode()),
     "key_error": lambda: _raise(KeyError(SECRET)),
     "logs": _log,
     "problem": lambda: _raise(problems.Problem("rate_limited", headers={"Retry-After": "7"})),
@@ -111,5 +122,5 @@ _BEHAVIOURS = {
     "operational": lambda: _database_error(sqlalchemy.exc.OperationalError),
     "data_error": lambda: _database_error(sqlalchemy.exc.DataError),
     "pool_timeout": lambda: _raise(sqlalchemy.exc.TimeoutError(SECRET)),
-    "abort": lambda: flask.abort(418, SECRET),
+    "http": lambda: _raise(HTTPException(418, SECRET)),
 }

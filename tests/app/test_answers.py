@@ -45,7 +45,7 @@ def test_where_an_answer_breaks_the_contract_is_logged_and_not_the_value(
     [
         ("key_error", 500, "internal_error"),
         ("data_error", 500, "internal_error"),
-        ("abort", 500, "internal_error"),
+        ("http", 500, "internal_error"),
         ("not_found", 404, "conversation_not_found"),
         ("fields", 400, "invalid_request"),
         ("problem", 429, "rate_limited"),

@@ -1,0 +1,49 @@
+"""What a handler is given: an admitted request whose parameters and body keep the contract, and whose token is good."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from handlers.services import Services
+from tenancy import access
+from tenancy.authentication import Claims
+from tenancy.errors import InvalidToken, RateLimited
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`state` is the edge's: what is written there reaches the log and the headers of the answer. `headers` by
+    lower-case name; `target` is the raw path and query; `body` the raw bytes, as a signature covers them."""
+
+    services: Services
+    state: MutableMapping[str, Any]
+    claims: Claims | None
+    headers: Mapping[str, str]
+    tenant_id: str | None
+    target: str
+    body: bytes
+
+    @contextmanager
+    def open_inbox(self, *, sending: bool = False) -> Iterator[access.Inbox]:
+        """The transaction of the agency that the request acts for; see `tenancy.access.open_inbox`."""
+
+        def count(agency_id: UUID) -> None:
+            usage = self.services.rate_limits.spend(agency_id, sending=sending)
+            self.state["rate_limits"] = usage.quotas  # for the headers of the answer, whatever it will be
+            if usage.retry_after is not None:
+                raise RateLimited(usage.retry_after)
+
+        if self.claims is None:  # an operation that asks for no token has no agency
+            raise InvalidToken
+        with access.open_inbox(
+            self.services.database,
+            self.claims,
+            header=self.headers.get("x-tenant-id"),
+            query=self.tenant_id,
+            sending=sending,
+            count=count,
+        ) as inbox:
+            self.state["agency_id"] = str(inbox.connection.agency_id)  # for the log
+            yield inbox
