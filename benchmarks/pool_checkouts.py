@@ -86,7 +86,13 @@ class Checkouts:
             agency_id = dice.choice(AGENCIES)
             (ending,) = dice.choices(list(ENDINGS), ENDINGS.values())
             try:
-                if dice.random() < 0.5:
+                kind = dice.choice(("unbound, then bound", "bound", "read"))
+                if kind == "read":
+                    with transaction.tenant_transaction(self._database, agency_id, read_only=True) as connection:
+                        _use(connection, agency_id, found)
+                        if ending in _ENDS_A_READ:
+                            _END[ending](connection.connection)
+                elif kind == "unbound, then bound":
                     with transaction.unbound_transaction(self._database) as unbound:
                         _look_unbound(unbound, found)
                         _use(transaction.bind(unbound, agency_id), agency_id, found)
@@ -110,7 +116,7 @@ def _look_unbound(unbound: UnboundConnection, found: Counter[str]) -> None:
 
 
 def _use(connection: TenantConnection, agency_id: UUID, found: Counter[str]) -> None:
-    bound, seen = connection.connection.execute(BOUND).one()
+    bound, seen = connection.execute(BOUND).one()
     found["stale"] += bound != str(agency_id)
     found["missing"] += str(agency_id) not in (seen or [])
     found["foreign"] += bool(set(seen or []) - {str(agency_id)})
@@ -147,6 +153,9 @@ _END: dict[str, Callable[[sqlalchemy.Connection], None]] = {
     "statement timeout": _run_out_of_time,
     "lost connection": _lose,
 }
+
+# The others need a transaction that is open.
+_ENDS_A_READ = ("rollback", "failed statement", "lost connection")
 
 
 def prepare(owner_url: str) -> None:

@@ -36,9 +36,8 @@ class Worker(UvicornWorker):
     """One process. It reads no X-Forwarded-* header, writes no Server header and no access log: the edge logs."""
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  # as the base class declares it
-        "loop": "auto",
+        "loop": "uvloop",
         "http": http_protocol.HttpProtocol,
-        "h11_max_incomplete_event_size": http_protocol.MAX_HEAD_BYTES,
         "ws": "none",
         "lifespan": "on",
         "access_log": False,

@@ -31,6 +31,10 @@ if TYPE_CHECKING:  # an extra: imported when tracing starts
 # A collector that is away holds up no one's end.
 STOP_SECONDS = 1.5
 _NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+# What tenancy.transaction sends before a statement; the binding is its only literal.
+_PREAMBLE = re.compile(
+    r"(?:(?:BEGIN(?: READ ONLY)?|SET TRANSACTION READ ONLY|SET LOCAL app\.agency_id = '[0-9a-f-]*')(?:; |$))+"
+)
 _TABLE = re.compile(r"\b(?:from|into|update)\s+([a-z_]+)", re.IGNORECASE)
 
 _provider: "TracerProvider | None" = None
@@ -179,11 +183,11 @@ def _statement_begins(_connection: Any, _cursor: Any, statement: str, _: Any, co
 
     if _tracer is None or not trace.get_current_span().is_recording():
         return
-    words = statement.split()
+    words = _PREAMBLE.sub("", statement, count=1).split() or ["begin"]
     operation, table = words[0].lower(), _TABLE.search(statement)
     span = _tracer.start_span(f"{operation} {table[1]}" if table else operation, kind=trace.SpanKind.CLIENT)
     span.set_attribute("db.system.name", "postgresql")
-    if operation != "set":  # an agency is bound by a literal; every other value is a parameter, and left out
+    if operation != "begin":
         span.set_attribute("db.query.text", " ".join(words))
     context.faro_span = span
 

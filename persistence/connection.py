@@ -4,35 +4,129 @@ Row-level security is what keeps agencies apart. That every statement also names
 the second wall, and what routes a query to one shard; the value comes from the connection, never from a caller.
 
 Statements are constants that can be pasted into psql. psycopg2 puts the values in before it sends them, so
-`cast(:x as uuid) is null or ...` costs nothing: the planner sees a constant and drops the clause.
+`cast(:x as uuid) is null or ...` costs nothing: the planner sees a constant and drops the clause. For the same reason
+several of them can go out in one string: a round trip costs more than most statements do.
 """
 
+import functools
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy
 from sqlalchemy import TextClause
+from sqlalchemy.dialects.postgresql import psycopg2
+
+_DIALECT = psycopg2.dialect()  # type: ignore[no-untyped-call]
 
 
-@dataclass(frozen=True)
+class Transaction:
+    """What is done on one connection of the pool between taking it and giving it back. Made by `tenancy.transaction`.
+
+    `opening` goes out with the first statement; with a `preamble` there is no transaction, but each statement is one of
+    its own together with it. `together` is off where a string may hold one statement only.
+    """
+
+    def __init__(
+        self, connection: sqlalchemy.Connection, *, opening: str = "", preamble: str = "", together: bool = True
+    ) -> None:
+        self._connection = connection
+        self._pending = [opening] if opening else []
+        self._preamble = preamble
+        self._together = together
+        self.has_begun = False
+
+    def run(self, statement: TextClause, parameters: Mapping[str, Any]) -> sqlalchemy.CursorResult[Any]:
+        """Send what is pending, then the statement; its result."""
+        text = driver_text(statement)
+        if self._pending:
+            text = self._after_pending(text)
+        return self._execute(self._preamble + text, parameters)
+
+    def run_later(self, statement: TextClause, parameters: Mapping[str, Any]) -> None:
+        """Send the statement with the next one, or with the commit; what is wrong with it comes to light there."""
+        with closing(self._connection.connection.cursor()) as cursor:
+            filled_in: bytes = cursor.mogrify(driver_text(statement), parameters)
+        self.run_text_later(filled_in.decode("utf-8").replace("%", "%%"))
+
+    def run_text_later(self, text: str) -> None:
+        """The same for a text of ours without parameters."""
+        self._pending.append(text)
+
+    def flush(self) -> sqlalchemy.Connection:
+        """Send what is pending; the connection, for what is not a statement of ours."""
+        if self._pending:
+            *earlier, last = self._pending
+            self._pending = earlier
+            self._execute(self._after_pending(last), {})
+        return self._connection
+
+    def commit(self) -> None:
+        """Raises what SQLAlchemy raises; nothing is sent where nothing was begun."""
+        if self.has_begun:
+            self._execute(self._after_pending("COMMIT"), {})
+
+    def _after_pending(self, text: str) -> str:
+        pending, self._pending = self._pending, []
+        if self._together:
+            return "; ".join([*pending, text])
+        for each in pending:
+            self._execute(each, {})
+        return text
+
+    def _execute(self, text: str, parameters: Mapping[str, Any]) -> sqlalchemy.CursorResult[Any]:
+        may_repeat = bool(self._preamble) or not self.has_begun
+        self.has_begun = True
+        try:
+            return self._connection.exec_driver_sql(text, parameters)
+        except sqlalchemy.exc.DBAPIError as error:
+            if not may_repeat or not error.connection_invalidated:
+                raise
+        # The connection had died in the pool. Nothing was begun on it, or nothing is changed: once more, on a new one.
+        self._connection.rollback()
+        return self._connection.exec_driver_sql(text, parameters)
+
+
+@dataclass(frozen=True, slots=True)
 class TenantConnection:
     """A transaction in which only the rows of `agency_id` exist. Only `tenancy.transaction` makes one."""
 
     agency_id: UUID
-    connection: sqlalchemy.Connection
+    transaction: Transaction
 
     def execute(self, statement: TextClause, **parameters: Any) -> sqlalchemy.CursorResult[Any]:
         """Run one statement with `agency_id` filled in from the binding."""
-        return self.connection.execute(statement, {**parameters, "agency_id": self.agency_id})
+        return self.transaction.run(statement, {**parameters, "agency_id": self.agency_id})
+
+    @property
+    def connection(self) -> sqlalchemy.Connection:
+        """For what is not a statement of ours (tests, benchmarks)."""
+        return self.transaction.flush()
+
+    def execute_later(self, statement: TextClause, **parameters: Any) -> None:
+        """Run one statement whose result nobody needs, before the next one or before the commit."""
+        self.transaction.run_later(statement, {**parameters, "agency_id": self.agency_id})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class UnboundConnection:
     """A transaction bound to no agency: it sees number_routing, workers and, as the worker, the outbox."""
 
-    connection: sqlalchemy.Connection
+    transaction: Transaction
+
+    @property
+    def connection(self) -> sqlalchemy.Connection:
+        """For what is not a statement of ours (tests, benchmarks)."""
+        return self.transaction.flush()
 
     def execute(self, statement: TextClause, **parameters: Any) -> sqlalchemy.CursorResult[Any]:
         """Run one statement."""
-        return self.connection.execute(statement, parameters)
+        return self.transaction.run(statement, parameters)
+
+
+@functools.lru_cache(maxsize=1024)
+def driver_text(statement: TextClause) -> str:
+    """The statement as psycopg2 takes it, `:x` written as `%(x)s`. Kept, because statements are constants."""
+    return str(statement.compile(dialect=_DIALECT))

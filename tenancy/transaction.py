@@ -1,22 +1,27 @@
 """The door to the database: nothing else opens a connection, begins a transaction or binds an agency.
 
 The binding is transaction-local (`SET LOCAL`), so a pooled connection carries nothing to its next user, through
-PgBouncer's transaction pooling as well. It is a statement of its own, because only then does Citus pass it on to
-its workers; a UUID cannot carry anything but a UUID into the text.
+PgBouncer's transaction pooling as well. A UUID cannot carry anything but a UUID into the text.
+
+Connections commit by themselves, and a transaction is begun in words, so the binding takes no round trip of its own: a
+read goes out in one string with it, which PostgreSQL runs as one transaction; a write begins with `BEGIN; SET LOCAL`.
+Citus passes a binding on to its workers only where it stands alone or with BEGIN: there a read begins in the same way
+(docs/decisions/0002-transaction-local-binding.md).
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 from uuid import UUID
 
 import psycopg2
 import sqlalchemy
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
-from persistence.connection import TenantConnection, UnboundConnection
+from persistence.connection import TenantConnection, Transaction, UnboundConnection
 
 POOL_TIMEOUT_SECONDS = 1.0
 CONNECT_TIMEOUT_SECONDS = 2
@@ -35,9 +40,11 @@ class OutcomeUnknown(Exception):
 class Database:
     """A pool of connections in one role. Made once per process, never before a fork."""
 
-    def __init__(self, url: str, *, pool_size: int, check_bindings: bool = False) -> None:
-        """`check_bindings` asserts at every return to the pool that no agency is bound (for tests)."""
+    def __init__(self, url: str, *, pool_size: int, check_bindings: bool = False, autocommit: bool = True) -> None:
+        """`check_bindings` asserts at every return to the pool that no agency is bound (for tests); without
+        `autocommit` SQLAlchemy begins transactions (for migrations)."""
         self.pool_size = pool_size
+        self.is_distributed = False
         self.engine = sqlalchemy.create_engine(
             driver_url(url),
             pool_size=pool_size,
@@ -46,12 +53,16 @@ class Database:
             # The latest returned connection is the warmest; idle ones age out at the server.
             pool_use_lifo=True,
             hide_parameters=True,
+            # Transactions are begun and ended below, and nowhere else.
+            isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "tcp_user_timeout": TCP_USER_TIMEOUT_MILLISECONDS,
                 "keepalives_idle": 5,
             },
         )
+        event.listen(self.engine, "connect", self._look)
+        event.listen(self.engine, "checkin", _drop_unless_idle)
         if check_bindings:
             event.listen(self.engine, "checkin", _assert_unbound)
 
@@ -63,6 +74,14 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()
+
+    def _look(self, driver_connection: "psycopg2.extensions.connection", _record: object) -> None:
+        with driver_connection.cursor() as cursor:
+            cursor.execute("select exists (select 1 from pg_extension where extname = 'citus')")
+            row = cursor.fetchone()
+        self.is_distributed = row is not None and bool(row[0])
+        if not driver_connection.autocommit:
+            driver_connection.rollback()
 
 
 def driver_url(url: str) -> sqlalchemy.URL:
@@ -81,30 +100,53 @@ def driver_url(url: str) -> sqlalchemy.URL:
 
 @contextmanager
 def tenant_transaction(database: Database, agency_id: UUID, *, read_only: bool = False) -> Iterator[TenantConnection]:
-    """Begin, bind `agency_id`, hand over, commit; roll back on any exception.
+    """Bind `agency_id`, hand over, commit; roll back on any exception.
+
+    With `read_only` each statement is a transaction of its own, which sees what was committed before it: no more and no
+    less than READ COMMITTED gives the statements of one transaction.
 
     Raises DatabaseUnavailable when nothing was changed, OutcomeUnknown when the reply of the commit was lost.
     """
-    with _transaction(database, read_only=read_only) as connection:
-        yield bind(UnboundConnection(connection), agency_id)
+    binding = _binding(agency_id)
+    with _connection(database) as connection:
+        together = not database.is_distributed
+        if read_only and together:
+            with _reported():
+                preamble = f"SET TRANSACTION READ ONLY; {binding}; "
+                yield TenantConnection(agency_id, Transaction(connection, preamble=preamble))
+        else:
+            begin = "BEGIN READ ONLY" if read_only else "BEGIN"
+            transaction = Transaction(connection, opening=f"{begin}; {binding}", together=together)
+            with _ended(connection, transaction, read_only=read_only):
+                yield TenantConnection(agency_id, transaction)
 
 
 @contextmanager
 def unbound_transaction(database: Database, *, read_only: bool = False) -> Iterator[UnboundConnection]:
-    """Begin without an agency: for number_routing, workers, the schema's own state, and the worker's outbox.
+    """Without an agency: for number_routing, workers, the schema's own state, and the worker's outbox.
 
-    Raises as `tenant_transaction` does.
+    Begins, commits and raises as `tenant_transaction` does.
     """
-    with _transaction(database, read_only=read_only) as connection:
-        yield UnboundConnection(connection)
+    with _connection(database) as connection:
+        if read_only:
+            with _reported():
+                yield UnboundConnection(Transaction(connection, preamble="SET TRANSACTION READ ONLY; "))
+        else:
+            transaction = Transaction(connection, opening="BEGIN", together=not database.is_distributed)
+            with _ended(connection, transaction, read_only=False):
+                yield UnboundConnection(transaction)
 
 
 def bind(unbound: UnboundConnection, agency_id: UUID) -> TenantConnection:
     """Bind the open transaction to one agency, in place of the one it was bound to before."""
+    unbound.transaction.run_text_later(_binding(agency_id))
+    return TenantConnection(agency_id, unbound.transaction)
+
+
+def _binding(agency_id: UUID) -> str:
     if not isinstance(agency_id, UUID):
         raise TypeError("an agency is named by a UUID")
-    unbound.connection.exec_driver_sql(f"SET LOCAL app.agency_id = '{agency_id}'")
-    return TenantConnection(agency_id, unbound.connection)
+    return f"SET LOCAL app.agency_id = '{agency_id}'"
 
 
 @contextmanager
@@ -136,7 +178,7 @@ def migration_connection(url: str) -> Iterator[sqlalchemy.Connection]:
 
     Raises DatabaseUnavailable.
     """
-    database = Database(url, pool_size=1)
+    database = Database(url, pool_size=1, autocommit=False)
     try:
         with _connection(database) as connection:
             yield connection
@@ -158,27 +200,56 @@ def _connection(database: Database) -> Iterator[sqlalchemy.Connection]:
 
 
 @contextmanager
-def _transaction(database: Database, *, read_only: bool) -> Iterator[sqlalchemy.Connection]:
-    with _connection(database) as unconfigured:
-        try:
-            connection = unconfigured.execution_options(postgresql_readonly=read_only)
-        except psycopg2.Error as error:  # the driver knows already that it is broken
-            unconfigured.invalidate()
-            raise DatabaseUnavailable from error
-        transaction = connection.begin()
-        try:
-            yield connection
-        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
-            raise DatabaseUnavailable from error
+def _ended(connection: sqlalchemy.Connection, transaction: Transaction, *, read_only: bool) -> Iterator[None]:
+    """Commit at the end, or roll back."""
+    try:
+        with _reported():
+            yield
+            if connection.invalidated:
+                raise DatabaseUnavailable
+            if transaction.has_begun and _status(connection) == TRANSACTION_STATUS_INERROR:
+                raise RuntimeError("a statement failed and was passed over; PostgreSQL would commit nothing")
         _commit(transaction, read_only=read_only)
+    except BaseException:
+        _roll_back(connection)
+        raise
 
 
-def _commit(transaction: sqlalchemy.Transaction, *, read_only: bool) -> None:
+def _roll_back(connection: sqlalchemy.Connection) -> None:
+    # One that broke is closed, and so rolled back by the server; one on which it fails breaks by it.
+    if not connection.invalidated and _status(connection) != TRANSACTION_STATUS_IDLE:
+        with suppress(sqlalchemy.exc.DBAPIError):
+            connection.exec_driver_sql("ROLLBACK")
+
+
+def _status(connection: sqlalchemy.Connection) -> int:
+    """libpq's view of the transaction, which costs no round trip."""
+    driver_connection = cast("psycopg2.extensions.connection", connection.connection.driver_connection)
+    return driver_connection.get_transaction_status()
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
+        raise DatabaseUnavailable from error
+
+
+def _commit(transaction: Transaction, *, read_only: bool) -> None:
     try:
         transaction.commit()
     except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
         unknown = error.connection_invalidated and not read_only
         raise (OutcomeUnknown if unknown else DatabaseUnavailable) from error
+
+
+def _drop_unless_idle(
+    driver_connection: "psycopg2.extensions.connection | None", record: sqlalchemy.pool.ConnectionPoolEntry
+) -> None:
+    """However it came back: nobody gets a connection with a transaction open on it."""
+    if driver_connection is not None and driver_connection.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+        record.invalidate()
 
 
 def _assert_unbound(
@@ -190,7 +261,6 @@ def _assert_unbound(
         with driver_connection.cursor() as cursor:
             cursor.execute("select current_setting('app.agency_id', true)")
             row = cursor.fetchone()
-        driver_connection.rollback()
     except (psycopg2.OperationalError, psycopg2.InterfaceError):  # it has just broken
         record.invalidate()
         return

@@ -1,7 +1,8 @@
-"""The HTTP/1.1 of uvicorn and h11, where they leave a client more than it should have.
+"""The HTTP/1.1 of uvicorn and httptools, where they leave a client more than it should have.
 
-A head must come whole within some seconds (uvicorn waits for ever), the number of connections is bounded (so it is not
-there), and what cannot be read as HTTP is answered by a problem body like every other error.
+A head must come whole within some seconds and bytes (uvicorn waits for ever, and keeps what comes), the number of
+connections is bounded (so it is not there), and what cannot be read as HTTP is answered by a problem body like every
+other error.
 """
 
 import asyncio
@@ -9,9 +10,10 @@ import sys
 import uuid
 from typing import Any
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from conversations_api.web.response_headers import ResponseHeaders
 from handlers import problems
 
 # Past the edge's own limit, so that whatever a client could reasonably get wrong has an answer from there.
@@ -19,14 +21,19 @@ MAX_HEAD_BYTES = 65_536
 HEAD_SECONDS = 10.0
 LINGER_SECONDS = 1.0
 MAX_CONNECTIONS = 2048  # of one process; an idle one costs some 20 kB
+METHODS = "GET, HEAD, POST"  # what some address of the contract takes; which address it is about, nobody has read
+
+_HEADERS = ResponseHeaders(())
 
 
-class HttpProtocol(H11Protocol):
+class HttpProtocol(HttpToolsProtocol):
     """One connection."""
 
     def __init__(self, config: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0  # of a head that has not come whole
+        self._in_head = True
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -43,35 +50,41 @@ class HttpProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        if self._head_timer is None and self.conn.their_state is h11.IDLE:
-            self._await_head()
+        self._head_bytes += len(data)
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._head_is_here()
+        if not self._in_head:
+            self._head_bytes = 0
+        elif not self._refused:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(problems.Problem("headers_too_large"))
+            elif self._head_timer is None:
+                self._await_head()
 
-    def on_response_complete(self) -> None:
-        # From here on the time for an idle connection runs, until the next byte.
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
         self._head_is_here()
-        super().on_response_complete()
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("not a version that is spoken here")  # the parser makes a 400 of it
+        super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Called where h11's error is being handled: it says which of the two it is."""
-        error = sys.exc_info()[1]
-        too_large = isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431
-        problem = problems.Problem("headers_too_large" if too_large else "invalid_request")
-        request_id = str(uuid.uuid4())
-        body = problems.body(problem, "/", request_id)
-        headers = [
-            (b"content-type", problems.MEDIA_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"cache-control", b"no-store"),
-            (b"x-request-id", request_id.encode()),
-            (b"connection", b"close"),
-        ]
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            start = h11.Response(status_code=problem.kind.status, headers=headers, reason=b"")
-            for event in (start, h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
+        """Called where the parser's error is being handled: it says whether only the method is none."""
+        if isinstance(sys.exc_info()[1], httptools.HttpParserInvalidMethodError):
+            self._refuse(problems.Problem("method_not_allowed", headers={"Allow": METHODS}))
+        else:
+            self._refuse(problems.Problem("invalid_request"))
+
+    def _refuse(self, problem: problems.Problem) -> None:
+        """Answer, unless an answer is under way already; then close, and let nobody else write."""
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(_answer(problem))
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self._linger()
 
     def _linger(self) -> None:
@@ -95,3 +108,14 @@ class HttpProtocol(H11Protocol):
         self._head_timer = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def _answer(problem: problems.Problem) -> bytes:
+    request_id = str(uuid.uuid4())
+    body = problems.body(problem, "/", request_id)
+    headers = [(b"content-type", problems.MEDIA_TYPE.encode("ascii"))]
+    headers += [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in problem.headers.items()]
+    scope = {"headers": [], "state": {"request_id": request_id}}
+    finished = _HEADERS.finish(headers, scope, length=len(body), documentation=False, close=True)
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in finished)
+    return STATUS_LINE[problem.kind.status] + lines + b"\r\n" + body

@@ -135,7 +135,8 @@ def test_a_statement_that_fails_is_marked_without_the_words_of_the_error(
     words = secrets.token_hex(12)
     with pytest.raises(DataError, match=words), tracing._call("work"), unbound_transaction(database) as connection:
         connection.execute(text("select cast(:words as integer)"), words=words)
-    statement, _ = exporter.get_finished_spans()
+    statement, rollback, _ = exporter.get_finished_spans()
+    assert (statement.name, rollback.name) == ("select", "rollback")
     assert statement.status.status_code is StatusCode.ERROR
     assert attributes(statement)["error.type"] == "InvalidTextRepresentation"
     assert words not in everything(list(exporter.get_finished_spans()))

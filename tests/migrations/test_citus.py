@@ -13,7 +13,7 @@ import sqlalchemy
 
 from persistence import citus, role_safety, schema_lint
 from persistence.citus import CitusMissing
-from persistence.connection import UnboundConnection
+from persistence.connection import Transaction, UnboundConnection
 from tests.agencies import Urls, make_agency
 from tests.commands import refusal, run
 from tests.migrations.catalogue import snapshot
@@ -211,8 +211,8 @@ def test_a_service_starts_on_it_only_when_the_binding_reaches_the_shards(
 def violations(url: str) -> list[str]:
     engine = sqlalchemy.create_engine(url)
     with engine.connect() as connection:
-        found = schema_lint.violations(UnboundConnection(connection))
-        assert set(role_safety.violations(UnboundConnection(connection))) <= set(found)
+        found = schema_lint.violations(UnboundConnection(Transaction(connection)))
+        assert set(role_safety.violations(UnboundConnection(Transaction(connection)))) <= set(found)
     engine.dispose()
     return found
 

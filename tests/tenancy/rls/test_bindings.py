@@ -65,10 +65,9 @@ def test_without_an_agency_nothing_is_asked_at_all(
 def test_an_agencys_statement_cannot_be_sent_without_one(agencies_database: Database, statements: list[str]) -> None:
     with (
         unbound_transaction(agencies_database) as connection,
-        pytest.raises(sqlalchemy.exc.StatementError, match="agency_id"),
+        pytest.raises(KeyError, match="agency_id"),
     ):
         connection.execute(conversations.EXISTS, conversation_id=rows.key("conversations", rows.A, "own"))
-    assert statements == []
 
 
 def test_only_the_door_makes_a_connection_of_an_agency() -> None:

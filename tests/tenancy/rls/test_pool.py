@@ -15,7 +15,7 @@ from benchmarks.pool_checkouts import Checkouts
 from conversations_api import wiring
 from persistence.connection import TenantConnection, UnboundConnection
 from tenancy import transaction
-from tenancy.transaction import Database, tenant_transaction
+from tenancy.transaction import Database
 from tests.agencies import Urls
 
 CHECKOUTS = 5_000
@@ -56,31 +56,31 @@ def test_a_service_starts_through_a_transaction_pooler_with_all_its_limits(urls:
 
 def for_the_session(unbound: UnboundConnection, agency_id: UUID) -> TenantConnection:
     unbound.connection.exec_driver_sql(f"SET app.agency_id = '{agency_id}'")
-    return TenantConnection(agency_id, unbound.connection)
+    return TenantConnection(agency_id, unbound.transaction)
 
 
 def with_set_config_for_the_session(unbound: UnboundConnection, agency_id: UUID) -> TenantConnection:
     unbound.connection.exec_driver_sql(f"select set_config('app.agency_id', '{agency_id}', false)")
-    return TenantConnection(agency_id, unbound.connection)
+    return TenantConnection(agency_id, unbound.transaction)
 
 
 def when_the_connection_is_new_to_the_agency(unbound: UnboundConnection, agency_id: UUID) -> TenantConnection:
     if unbound.connection.info.get("agency_id") != agency_id:
         unbound.connection.exec_driver_sql(f"SET LOCAL app.agency_id = '{agency_id}'")
         unbound.connection.info["agency_id"] = agency_id
-    return TenantConnection(agency_id, unbound.connection)
+    return TenantConnection(agency_id, unbound.transaction)
 
 
 def in_a_savepoint_that_is_rolled_back(unbound: UnboundConnection, agency_id: UUID) -> TenantConnection:
     savepoint = unbound.connection.begin_nested()
     unbound.connection.exec_driver_sql(f"SET LOCAL app.agency_id = '{agency_id}'")
     savepoint.rollback()
-    return TenantConnection(agency_id, unbound.connection)
+    return TenantConnection(agency_id, unbound.transaction)
 
 
 def and_commit_at_once(unbound: UnboundConnection, agency_id: UUID) -> TenantConnection:
     unbound.connection.exec_driver_sql(f"SET LOCAL app.agency_id = '{agency_id}'; commit; begin")
-    return TenantConnection(agency_id, unbound.connection)
+    return TenantConnection(agency_id, unbound.transaction)
 
 
 _latest: list[UUID] = [pool_checkouts.AGENCIES[0]]
@@ -89,11 +89,11 @@ _latest: list[UUID] = [pool_checkouts.AGENCIES[0]]
 def by_way_of_something_that_threads_share(unbound: UnboundConnection, agency_id: UUID) -> TenantConnection:
     latest = _latest.pop()
     _latest.append(agency_id)
-    return TenantConnection(agency_id, transaction_bind(unbound, latest).connection)
+    return TenantConnection(agency_id, transaction_bind(unbound, latest).transaction)
 
 
 def not_at_all(unbound: UnboundConnection, agency_id: UUID) -> TenantConnection:
-    return TenantConnection(agency_id, unbound.connection)
+    return TenantConnection(agency_id, unbound.transaction)
 
 
 transaction_bind = transaction.bind
@@ -129,8 +129,8 @@ def test_a_connection_that_comes_back_bound_is_refused_by_the_pool_of_the_tests(
 
     with (
         pytest.raises(AssertionError, match="with an agency bound"),
-        tenant_transaction(database, UUID(int=1)) as connection,
+        transaction.unbound_transaction(database) as unbound,
     ):
-        connection.connection.execute(sqlalchemy.text("select 1"))
+        transaction.bind(unbound, UUID(int=1)).connection.execute(sqlalchemy.text("select 1"))
 
     database.close()
