@@ -49,6 +49,9 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     threading.excepthook = _log_thread_end
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class JsonFormatter(logging.Formatter):
     """One line of ASCII: control characters and line ends cannot leave their string."""
 
@@ -68,7 +71,7 @@ class JsonFormatter(logging.Formatter):
             fields |= {name: _plain(value) for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info and record.exc_info[1] is not None:
             fields["exception"] = describe(record.exc_info[1])
-        return json.dumps(fields, separators=(",", ":")).replace("\x7f", "\\u007f")
+        return _encode(fields).replace("\x7f", "\\u007f")
 
 
 class LineCap(logging.Filter):

@@ -55,7 +55,7 @@ def resend_message(request: Request, message_id: str) -> Response:
         message = messages.get(connection, message_id=id_)
         if message["direction"] != "outbound":
             raise NotResendable
-        channel_id = conversations.lock_for_sending(
+        sender = conversations.lock_for_sending(
             connection, conversation_id=message["conversation_id"], is_template=message["template"] is not None
         )
         # Asked again under the lock: evidence may have arrived, or another request may have been first.
@@ -67,8 +67,9 @@ def resend_message(request: Request, message_id: str) -> Response:
             connection,
             message_id=id_,
             conversation_id=message["conversation_id"],
-            channel_id=channel_id,
+            channel_id=sender.channel_id,
             sent_at=message["sent_at"],
+            again=True,
         )
         _audit(request, inbox, "resend_message", id_)
         message = messages.get(connection, message_id=id_)
@@ -77,7 +78,7 @@ def resend_message(request: Request, message_id: str) -> Response:
 
 def _queue(request: Request, inbox: Inbox, conversation_id: UUID, body: dict[str, Any]) -> dict[str, Any]:
     connection, template = inbox.connection, body.get("template")
-    channel_id = conversations.lock_for_sending(
+    sender = conversations.lock_for_sending(
         connection, conversation_id=conversation_id, is_template=template is not None
     )
     message = messages.insert(
@@ -85,6 +86,7 @@ def _queue(request: Request, inbox: Inbox, conversation_id: UUID, body: dict[str
         conversation_id=conversation_id,
         direction="outbound",
         status="queued",
+        sent_at=sender.next_sent_at,
         content=body.get("content", ""),
         media=[{"url": body["media_url"], "content_type": body.get("media_type")}] if "media_url" in body else [],
         template=template and {"content_sid": template["content_sid"], "variables": template.get("variables", {})},
@@ -94,7 +96,7 @@ def _queue(request: Request, inbox: Inbox, conversation_id: UUID, body: dict[str
         connection,
         message_id=message["id"],
         conversation_id=conversation_id,
-        channel_id=channel_id,
+        channel_id=sender.channel_id,
         sent_at=message["sent_at"],
     )
     _audit(request, inbox, "send_message", message["id"])

@@ -24,7 +24,7 @@ def insert(
     message_id: UUID,
 ) -> None:
     """`tenant_source` is `token`, or `request` when X-Tenant-ID or tenant_id named the agency."""
-    connection.execute(
+    connection.execute_later(
         INSERT,
         id=uuid_utils.uuid7(),
         user_id=user_id,

@@ -1,6 +1,7 @@
 """One channel and one contact, and where their thread stands."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +15,9 @@ from persistence.paging import Position, encode_cursor
 # The page is cut before contacts and channels are joined: the other way round costs a hundred times as much.
 # WhatsApp takes free-form content within 24 hours of the contact's last message only
 # (https://www.twilio.com/docs/whatsapp/key-concepts#the-24-hour-messaging-window).
+# There is one row without an id when there is no conversation to show.
 LIST_PAGE = text("""
-    select page.id, page.location_id, channels.kind as channel, channels.address as channel_address,
+    select counted.total, page.id, page.location_id, channels.kind as channel, channels.address as channel_address,
         page.contact_id, contacts.name as contact_name, contacts.phone as contact_phone, page.status,
         page.lead_status, page.lead_value::float8 as lead_value, page.assigned_to, page.last_message_at,
         page.last_message_preview, page.last_message_direction, page.created_at, page.updated_at,
@@ -27,6 +29,13 @@ LIST_PAGE = text("""
                 then 'whatsapp_window_closed'
         end as blocked_reason
     from (
+        select coalesce(sum(conversations), 0)::bigint as total
+        from conversation_counts
+        where agency_id = :agency_id
+        and (cast(:location_id as uuid) is null or location_id = :location_id)
+        and (cast(:status as text) is null or status = :status)
+    ) counted
+    left join (
         select *
         from conversations
         where agency_id = :agency_id
@@ -37,25 +46,16 @@ LIST_PAGE = text("""
         order by last_message_at desc, id desc
         limit :limit
         offset :offset
-    ) page
-    join contacts on contacts.agency_id = page.agency_id and contacts.id = page.contact_id
-    join channels on channels.agency_id = page.agency_id and channels.id = page.channel_id
-    where contacts.agency_id = :agency_id
-    and channels.agency_id = :agency_id
+    ) page on true
+    left join contacts on contacts.agency_id = :agency_id and contacts.id = page.contact_id
+    left join channels on channels.agency_id = :agency_id and channels.id = page.channel_id
     order by page.last_message_at desc, page.id desc
-""")
-
-COUNT = text("""
-    select count(*)
-    from conversations
-    where agency_id = :agency_id
-    and (cast(:location_id as uuid) is null or location_id = :location_id)
-    and (cast(:status as text) is null or status = :status)
 """)
 
 # Taking the row first gives the messages of a conversation one order, that of their commits.
 LOCK_FOR_SENDING = text("""
     select conversations.id, conversations.channel_id, conversations.opted_out_at is not null as opted_out,
+        greatest(clock_timestamp(), conversations.last_message_at + interval '1 microsecond') as next_sent_at,
         channels.kind = 'whatsapp'
             and coalesce(conversations.last_inbound_at + interval '24 hours' <= clock_timestamp(), true)
             as window_closed
@@ -75,14 +75,14 @@ UPSERT = text("""
     values (:agency_id, :id, :location_id, :channel_id, :contact_id, '-infinity', 'inbound')
     on conflict (agency_id, channel_id, contact_id) do update
     set status = conversations.status
-    returning id
+    returning id, last_message_at = '-infinity' as is_new
 """)
 
 # The time of a message is strictly later than the one before it, also when the clock is set back: the thread
 # keeps its order, and the preview never goes backwards. It is read first and then written: Citus takes a clock in an
 # update only as a value.
 NEXT_PLACE = text("""
-    select greatest(clock_timestamp(), last_message_at + interval '1 microsecond')
+    select greatest(clock_timestamp(), last_message_at + interval '1 microsecond') as sent_at, status, location_id
     from conversations
     where agency_id = :agency_id
     and id = :conversation_id
@@ -99,6 +99,39 @@ ADD_LAST_MESSAGE = text("""
         updated_at = :sent_at
     where agency_id = :agency_id
     and id = :conversation_id
+""")
+
+COUNT_NONE = text("""
+    delete from conversation_counts
+    where agency_id = :agency_id
+""")
+
+# Read, and then written: Citus would copy what an insert selects.
+COUNT_ALL = text("""
+    select location_id, status, count(*) as conversations
+    from conversations
+    where agency_id = :agency_id
+    group by location_id, status
+""")
+
+INSERT_COUNT = text("""
+    insert into conversation_counts (agency_id, location_id, status, conversations)
+    values (:agency_id, :location_id, :status, :conversations)
+""")
+
+COUNT_ONE_MORE = text("""
+    insert into conversation_counts (agency_id, location_id, status, conversations)
+    values (:agency_id, :location_id, :status, 1)
+    on conflict (agency_id, location_id, status) do update
+    set conversations = conversation_counts.conversations + 1
+""")
+
+COUNT_ONE_LESS = text("""
+    update conversation_counts
+    set conversations = conversations - 1
+    where agency_id = :agency_id
+    and location_id = :location_id
+    and status = :status
 """)
 
 SET_OPTED_OUT = text("""
@@ -134,6 +167,14 @@ LOCK = text("""
 
 
 @dataclass(frozen=True)
+class Sender:
+    """The channel of a conversation, and the place of the next message in its thread."""
+
+    channel_id: UUID
+    next_sent_at: datetime
+
+
+@dataclass(frozen=True)
 class Page:
     """A page of the list; `next_cursor` is None on the last one, `total` counts the whole filter."""
 
@@ -152,22 +193,23 @@ def list_page(
     before: Position | None = None,
 ) -> Page:
     """Newest `last_message_at` first, `id` breaking ties, from `offset` or from after the position `before`."""
-    filters = {"location_id": location_id, "status": status}
     before_at, before_id = before or (None, None)
     rows = connection.execute(
         LIST_PAGE,
-        **filters,
         conversation_id=None,
+        location_id=location_id,
+        status=status,
         before_at=before_at,
         before_id=before_id,
         limit=limit + 1,
         offset=offset,
     ).all()
-    more, rows = len(rows) > limit, rows[:limit]
+    total = rows[0].total
+    found = [row for row in rows[:limit] if row.id is not None]
     return Page(
-        conversations=[_record(row) for row in rows],
-        total=connection.execute(COUNT, **filters).scalar_one(),
-        next_cursor=encode_cursor((rows[-1].last_message_at, rows[-1].id)) if more else None,
+        conversations=[_record(row) for row in found],
+        total=total,
+        next_cursor=encode_cursor((found[-1].last_message_at, found[-1].id)) if len(rows) > limit else None,
     )
 
 
@@ -182,8 +224,8 @@ def get(connection: TenantConnection, *, conversation_id: UUID) -> dict[str, Any
         before_id=None,
         limit=1,
         offset=0,
-    ).first()
-    if row is None:
+    ).one()
+    if row.id is None:
         raise ConversationNotFound
     return _record(row)
 
@@ -199,8 +241,8 @@ def lock(connection: TenantConnection, *, conversation_id: UUID) -> None:
     connection.execute(LOCK, conversation_id=conversation_id)
 
 
-def lock_for_sending(connection: TenantConnection, *, conversation_id: UUID, is_template: bool) -> UUID:
-    """The channel to send from, with the conversation locked until the transaction ends.
+def lock_for_sending(connection: TenantConnection, *, conversation_id: UUID, is_template: bool) -> Sender:
+    """What to send from and when, with the conversation locked until the transaction ends.
 
     Raises ConversationForbidden when the agency has no such conversation, ContactOptedOut, and
     WhatsAppWindowClosed for free-form content outside the 24 hours.
@@ -212,8 +254,7 @@ def lock_for_sending(connection: TenantConnection, *, conversation_id: UUID, is_
         raise ContactOptedOut
     if row.window_closed and not is_template:
         raise WhatsAppWindowClosed
-    channel_id: UUID = row.channel_id
-    return channel_id
+    return Sender(channel_id=row.channel_id, next_sent_at=row.next_sent_at)
 
 
 def upsert(connection: TenantConnection, *, location_id: UUID, channel_id: UUID, contact_id: UUID) -> UUID:
@@ -221,10 +262,47 @@ def upsert(connection: TenantConnection, *, location_id: UUID, channel_id: UUID,
 
     A new one has no message yet: insert one before the transaction ends.
     """
-    conversation_id: UUID = connection.execute(
+    row = connection.execute(
         UPSERT, id=uuid_utils.uuid7(), location_id=location_id, channel_id=channel_id, contact_id=contact_id
-    ).scalar_one()
+    ).one()
+    if row.is_new:
+        connection.execute_later(COUNT_ONE_MORE, location_id=location_id, status="open")
+    conversation_id: UUID = row.id
     return conversation_id
+
+
+def next_place(connection: TenantConnection, *, conversation_id: UUID, direction: str) -> datetime:
+    """When the next message is sent or received, with the conversation locked until the transaction ends.
+
+    What a contact writes reopens a resolved conversation.
+    """
+    row = connection.execute(NEXT_PLACE, conversation_id=conversation_id).one()
+    if direction == "inbound" and row.status == "resolved":
+        # In this order whoever does it, so that no two of them wait for each other.
+        connection.execute_later(COUNT_ONE_MORE, location_id=row.location_id, status="open")
+        connection.execute_later(COUNT_ONE_LESS, location_id=row.location_id, status=row.status)
+    sent_at: datetime = row.sent_at
+    return sent_at
+
+
+def add_last_message(
+    connection: TenantConnection, *, conversation_id: UUID, direction: str, preview: str, sent_at: datetime
+) -> None:
+    """Show the message in the list, at its place."""
+    connection.execute_later(
+        ADD_LAST_MESSAGE, conversation_id=conversation_id, direction=direction, preview=preview, sent_at=sent_at
+    )
+
+
+def recount(connection: TenantConnection) -> None:
+    """Make the counts anew, as the owner of the tables: after conversations were written by other means than ours.
+
+    No conversation may be begun or reopened meanwhile.
+    """
+    counted = connection.execute(COUNT_ALL).all()
+    connection.execute_later(COUNT_NONE)
+    for row in counted:
+        connection.execute_later(INSERT_COUNT, **row._mapping)
 
 
 def set_opted_out(connection: TenantConnection, *, conversation_id: UUID, opted_out: bool) -> None:
@@ -234,6 +312,7 @@ def set_opted_out(connection: TenantConnection, *, conversation_id: UUID, opted_
 
 def _record(row: Row[Any]) -> dict[str, Any]:
     record = dict(row._mapping)
+    del record["total"]
     blocked_reason = record.pop("blocked_reason")
     record["messaging"] = {
         "can_send_freeform": blocked_reason is None,

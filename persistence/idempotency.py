@@ -77,6 +77,6 @@ def find_first_answer(connection: TenantConnection, *, key: str, fingerprint: by
 
 def insert(connection: TenantConnection, *, key: str, fingerprint: bytes, message_id: UUID, response: str) -> None:
     """Keep the first answer, and clear away some that have expired."""
-    connection.execute(DELETE_EXPIRED_KEY, key=key)
-    connection.execute(INSERT, key=key, fingerprint=fingerprint, message_id=message_id, response=response)
-    connection.execute(DELETE_EXPIRED)
+    connection.execute_later(DELETE_EXPIRED_KEY, key=key)
+    connection.execute_later(INSERT, key=key, fingerprint=fingerprint, message_id=message_id, response=response)
+    connection.execute_later(DELETE_EXPIRED)

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -42,7 +43,15 @@ LIST_PAGE = text("""
     from messages
     where agency_id = :agency_id
     and conversation_id = :conversation_id
-    and (cast(:before_at as timestamptz) is null or (sent_at, id) < (:before_at, cast(:before as uuid)))
+    and (cast(:before as uuid) is null or (sent_at, id) < (
+        (
+            select sent_at
+            from messages
+            where agency_id = :agency_id
+            and conversation_id = :conversation_id
+            and id = cast(:before as uuid)
+        ),
+        cast(:before as uuid)))
     order by sent_at desc, id desc
     limit :limit
 """)
@@ -143,16 +152,19 @@ def list_page(connection: TenantConnection, *, conversation_id: UUID, limit: int
 
     Raises ConversationNotFound, and InvalidFields when `before` is not a message of this conversation.
     """
+    rows = connection.execute(LIST_PAGE, conversation_id=conversation_id, before=before, limit=limit + 1).all()
+    if not rows:  # rare, and only then is there a question why
+        _require_place(connection, conversation_id, before)
+    more, rows = len(rows) > limit, rows[:limit]
+    return Page([_record(row) for row in rows], has_more=more, next_before=rows[-1].id if more else None)
+
+
+def _require_place(connection: TenantConnection, conversation_id: UUID, before: UUID | None) -> None:
     place = connection.execute(FIND_PLACE, conversation_id=conversation_id, before=before).first()
     if place is None:
         raise ConversationNotFound
     if before is not None and place.sent_at is None:
         raise InvalidFields(("before", "must be the id of a message of this conversation"))
-    rows = connection.execute(
-        LIST_PAGE, conversation_id=conversation_id, before=before, before_at=place.sent_at, limit=limit + 1
-    ).all()
-    more, rows = len(rows) > limit, rows[:limit]
-    return Page([_record(row) for row in rows], has_more=more, next_before=rows[-1].id if more else None)
 
 
 def insert(
@@ -161,6 +173,7 @@ def insert(
     conversation_id: UUID,
     direction: str,
     status: str,
+    sent_at: datetime | None = None,
     content: str = "",
     media: Sequence[dict[str, str | None]] = (),
     template: dict[str, Any] | None = None,
@@ -168,10 +181,14 @@ def insert(
     sent_by: str | None = None,
     content_repaired: bool = False,
 ) -> dict[str, Any]:
-    """The new message, last in its thread; the conversation's last-message columns go with it."""
-    sent_at = connection.execute(conversations.NEXT_PLACE, conversation_id=conversation_id).scalar_one()
-    connection.execute(
-        conversations.ADD_LAST_MESSAGE,
+    """The new message, last in its thread; the conversation's last-message columns go with it.
+
+    `sent_at` is its place, from `conversations.lock_for_sending`, if that has been asked already.
+    """
+    if sent_at is None:
+        sent_at = conversations.next_place(connection, conversation_id=conversation_id, direction=direction)
+    conversations.add_last_message(
+        connection,
         conversation_id=conversation_id,
         direction=direction,
         preview=preview(content),

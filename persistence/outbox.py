@@ -139,19 +139,29 @@ class Standing:
 
 
 def insert(
-    connection: TenantConnection, *, message_id: UUID, conversation_id: UUID, channel_id: UUID, sent_at: datetime
+    connection: TenantConnection,
+    *,
+    message_id: UUID,
+    conversation_id: UUID,
+    channel_id: UUID,
+    sent_at: datetime,
+    again: bool = False,
 ) -> None:
-    """Queue a message behind those of its conversation, whose row the caller holds locked, and wake a worker."""
-    connection.execute(
+    """Queue a message behind those of its conversation, whose row the caller holds locked, and wake a worker.
+
+    `again` where the message has been tried before.
+    """
+    # Not a subselect of the insert: under Citus the two tables are apart.
+    attempt = connection.execute(LATEST_ATTEMPT, message_id=message_id).scalar_one() if again else 0
+    connection.execute_later(
         INSERT,
         message_id=message_id,
         conversation_id=conversation_id,
         channel_id=channel_id,
         sent_at=sent_at,
-        # Of a message that is sent again. Not a subselect of the insert: under Citus the two tables are apart.
-        attempt=connection.execute(LATEST_ATTEMPT, message_id=message_id).scalar_one(),
+        attempt=attempt,
     )
-    connection.execute(NOTIFY)
+    connection.execute_later(NOTIFY)
 
 
 def follow(connection: TenantConnection, *, message_id: UUID) -> None:

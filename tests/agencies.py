@@ -8,10 +8,22 @@ from sqlalchemy import text
 
 from persistence import contacts, conversations, messages
 from persistence.connection import TenantConnection
-from tenancy.transaction import Database, tenant_transaction
+from tenancy.transaction import Database, tenant_transaction, unbound_transaction
 
 ACCOUNT_SID = "AC" + "0" * 31 + "1"
 CONTACT_PHONE = "+12025550199"
+
+
+MISCOUNTED = text("""
+    select agency_id, location_id, status, counted.conversations, kept.conversations
+    from (
+        select agency_id, location_id, status, count(*) as conversations
+        from conversations
+        group by agency_id, location_id, status
+    ) counted
+    full join conversation_counts kept using (agency_id, location_id, status)
+    where coalesce(counted.conversations, 0) <> coalesce(kept.conversations, 0)
+""")
 
 
 @dataclass(frozen=True)
@@ -97,3 +109,35 @@ def make_conversation(
         twilio_sid=sid or f"SM{uuid_utils.uuid4().hex}",
     )
     return conversation_id
+
+
+def set_status(connection: TenantConnection, status: str, conversation_id: UUID | str | None = None) -> None:
+    """Sort one conversation, or all of them; the counts go with it."""
+    sorted_ = connection.execute(
+        text("""
+            select id, location_id, status
+            from conversations
+            where agency_id = :agency_id
+            and (cast(:id as uuid) is null or id = cast(:id as uuid))
+            and status <> :status"""),
+        id=None if conversation_id is None else str(conversation_id),
+        status=status,
+    ).all()
+    for row in sorted_:
+        connection.execute(
+            text("update conversations set status = :status where agency_id = :agency_id and id = :id"),
+            id=row.id,
+            status=status,
+        )
+        connection.execute(conversations.COUNT_ONE_MORE, location_id=row.location_id, status=status)
+        connection.execute(conversations.COUNT_ONE_LESS, location_id=row.location_id, status=row.status)
+
+
+def miscounted(superuser_url: str) -> list[tuple[object, ...]]:
+    """Where the kept counts of conversations are not what there are, over all agencies of a database."""
+    database = Database(superuser_url, pool_size=1)
+    try:
+        with unbound_transaction(database, read_only=True) as connection:
+            return [tuple(row) for row in connection.execute(MISCOUNTED)]
+    finally:
+        database.close()

@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from delivery import twilio_gateway
 from handlers import problems
+from persistence import conversations
 from tenancy import authentication
 from tenancy.transaction import Database, tenant_transaction
-from tests.agencies import ACCOUNT_SID, CONTACT_PHONE, Agency, Urls, make_agency
+from tests.agencies import ACCOUNT_SID, CONTACT_PHONE, Agency, Urls, make_agency, set_status
 
 ISSUER = "https://login.example.com"
 AUDIENCE = "faro"
@@ -162,6 +163,17 @@ class Api:
         with tenant_transaction(self._owner, agency_id) as connection:
             result = connection.execute(sqlalchemy.text(statement), **parameters)
             return list(result) if result.returns_rows else []
+
+    def set_status(self, agency: Agency | UUID, status: str, conversation_id: str | None = None) -> None:
+        """Sort a conversation, or all of them: what no operation does."""
+        agency_id = agency if isinstance(agency, UUID) else agency.id
+        with tenant_transaction(self._owner, agency_id) as connection:
+            set_status(connection, status, conversation_id)
+
+    def recount(self, agency_id: UUID) -> None:
+        """What an operator does who has written conversations by hand."""
+        with tenant_transaction(self._owner, agency_id) as connection:
+            conversations.recount(connection)
 
     def post_signed(self, path: str, form: Pairs, *, token: str = AUTH_TOKEN, signed_path: str | None = None) -> Answer:
         """A form post as Twilio makes it: signed over the public address and the form."""

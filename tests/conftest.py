@@ -8,7 +8,7 @@ import pytest
 from conversations_api import migrating
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from tenancy.transaction import Database
-from tests.agencies import Agency, Urls, make_agency
+from tests.agencies import Agency, Urls, make_agency, miscounted
 from tests.api_client import Api
 from tests.serving import served
 
@@ -85,4 +85,6 @@ def api(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[Api]:
     postgres.create_database(name, template=migrated_template)
     with served(urls_of(postgres, name)) as running:
         yield running
+    # Whatever the tests did, the counts that are kept are those that there are.
+    assert miscounted(urls_of(postgres, name).superuser) == []
     postgres.drop_database(name)

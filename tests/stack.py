@@ -36,7 +36,7 @@ from delivery.simulator.server import TwilioSimulator
 from delivery.simulator.webhooks import Inbound
 from tenancy import authentication, twilio_credentials
 from tenancy.transaction import Database
-from tests.agencies import Urls
+from tests.agencies import Urls, miscounted
 
 ISSUER = "https://login.example.com"
 AUDIENCE = "faro"
@@ -292,3 +292,4 @@ def stack(
         running(urls, tmp_path_factory.mktemp("stack")) as shared,
     ):
         yield shared
+        assert miscounted(urls.superuser) == []

@@ -38,10 +38,13 @@ def build_app(
     Raises, with Connexion's reason, when the contract is not valid or an operation has no handler.
     """
     contract = Contract.load(contract_path)
+    operations = functools.partial(
+        Operations, contract=contract, threads=limits.threads, seconds=limits.handler_seconds
+    )
     app = connexion.FlaskApp(
         "conversations_api",
         lifespan=services_lifespan,
-        middlewares=[LifespanMiddleware, functools.partial(Operations, contract=contract, threads=limits.threads)],
+        middlewares=[LifespanMiddleware, operations],
         server_args={"static_folder": None},
         resolver=SnakeCaseResolver(),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),

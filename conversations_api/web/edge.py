@@ -23,6 +23,7 @@ from conversations_api.logging import request_state
 from conversations_api.web import request_head
 from conversations_api.web.contract import Contract, Operation
 from conversations_api.web.lanes import Lane, Lanes, Limits
+from conversations_api.web.operations import StillRunning
 from conversations_api.web.request_head import Route
 from conversations_api.web.response_headers import ResponseHeaders
 from handlers import problems
@@ -182,14 +183,16 @@ class Edge:
             collected.append(message)
 
         await lane.enter()
-        # It goes on where the client is not waited for any more, because its thread does; until then it has its place.
-        handling = asyncio.ensure_future(self._app(scope, receive, collect))
-        handling.add_done_callback(lambda _: lane.leave())
-        done, _ = await asyncio.wait({handling}, timeout=self._limits.handler_seconds)
-        if not done:
-            handling.add_done_callback(_forget)
-            raise problems.Problem("database_unavailable" if scope["method"] == "GET" else "outcome_unknown")
-        handling.result()
+        try:
+            await self._app(scope, receive, collect)
+        except StillRunning as still:
+            # The client is not waited for any more; the thread is, and until it is done it has its place.
+            still.handling.add_done_callback(lambda handling: _forget(handling, lane))
+            raise problems.Problem("database_unavailable" if scope["method"] == "GET" else "outcome_unknown") from None
+        except BaseException:
+            lane.leave()
+            raise
+        lane.leave()
         start, *parts = collected
         return Answer(start["status"], start["headers"], b"".join(part.get("body", b"") for part in parts))
 
@@ -236,8 +239,9 @@ class Edge:
             return await self._run(lane, inner, _replay(b"", exchange.receive))
 
 
-def _forget(handling: asyncio.Future[None]) -> None:
+def _forget(handling: asyncio.Future[Any], lane: Lane) -> None:
     """Nobody asks any more how it ended."""
+    lane.leave()
     if not handling.cancelled() and handling.exception() is not None:
         logger.warning("late_request_failed")
 

@@ -26,6 +26,42 @@ METHODS = "GET, HEAD, POST"  # what some address of the contract takes; which ad
 _HEADERS = ResponseHeaders(())
 
 
+class _HeadWithBody(asyncio.Transport):
+    """The transport, where the head of an answer waits for its body: one system call for both, one packet."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
+        self.is_closing = transport.is_closing  # type: ignore[method-assign]
+        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
+        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """uvicorn writes a head as one piece, and then the body, if only an empty one."""
+        if not self._head and data[:9] == b"HTTP/1.1 " and data[:12] != b"HTTP/1.1 100":
+            self._head = bytes(data)
+        else:
+            head, self._head = self._head, b""
+            self._transport.write(head + data if head else data)
+
+    def flush(self) -> None:
+        """Send a head that has no body (the answer to HEAD)."""
+        if self._head:
+            self.write(b"")
+
+    def write_eof(self) -> None:
+        self.flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -37,7 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_HeadWithBody(transport))
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
         else:
@@ -70,6 +106,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             raise ValueError("not a version that is spoken here")  # the parser makes a 400 of it
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        self.transport.flush()  # type: ignore[attr-defined]
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Called where the parser's error is being handled: it says whether only the method is none."""

@@ -46,21 +46,30 @@ class SnakeCaseResolver(Resolver):  # type: ignore[misc]  # Connexion ships no t
         return Resolution(function, operation.operation_id)
 
 
+class StillRunning(Exception):
+    """A handler has not ended in time: `handling` goes on, and whatever it does it will have done."""
+
+    def __init__(self, handling: "asyncio.Future[Response]") -> None:
+        super().__init__()
+        self.handling = handling
+
+
 class Operations(SpecMiddleware):  # type: ignore[misc]
     """Answers what the edge has routed to an operation; everything else (the documentation) is Flask's."""
 
-    def __init__(self, app: ASGIApp, *, contract: Contract, threads: int) -> None:
-        """`threads` is how many handlers run at once."""
+    def __init__(self, app: ASGIApp, *, contract: Contract, threads: int, seconds: float) -> None:
+        """`threads` is how many handlers run at once, `seconds` for how long one is waited for."""
         self._app = app
         self._contract = contract
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="handler")
+        self._seconds = seconds
         self._operations: dict[str, _Served] = {}
 
     def add_api(self, specification: Specification, *, resolver: Resolver, **_options: Any) -> None:
         """Called by Connexion. Raises where an operation has no handler, or has a security that nobody checks."""
         for operation in _Api(specification, resolver=resolver).operations:
             id_ = operation.operation_id
-            self._operations[id_] = _Served(self._contract.operations[id_], operation, self._threads)
+            self._operations[id_] = _Served(self._contract.operations[id_], operation, self._threads, self._seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         routed = scope.get("extensions", {}).get(ROUTING_CONTEXT)
@@ -96,10 +105,13 @@ class _Api(AbstractRoutingAPI):  # type: ignore[misc]
 class _Served:
     """One operation with its handler, and the function that checks its token, if it wants one."""
 
-    def __init__(self, operation: Operation, resolved: AbstractOperation, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, operation: Operation, resolved: AbstractOperation, threads: ThreadPoolExecutor, seconds: float
+    ) -> None:
         self._operation = operation
         self._handler: Callable[..., Response] = resolved.function
         self._threads = threads
+        self._seconds = seconds
         self._bearer_claims = _bearer_claims(resolved)
         # A handler names the parameters that it looks at.
         wanted = inspect.signature(resolved.function).parameters
@@ -139,9 +151,13 @@ class _Served:
         )
         # What the edge has bound to this request is bound in the thread as well.
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
+        handling = asyncio.get_running_loop().run_in_executor(
             self._threads, context.run, self._handle, request, arguments
         )
+        done, _ = await asyncio.wait({handling}, timeout=self._seconds)
+        if not done:
+            raise StillRunning(handling)
+        return handling.result()
 
     def _read_body(self, headers: Mapping[str, str], body: bytes) -> tuple[Any, list[tuple[str, str]]]:
         if not self._operation.bodies:

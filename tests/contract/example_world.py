@@ -24,7 +24,8 @@ WHATSAPP_ID, SMS_ID = "01980f3f-6b11-7d3a-8c22-4a6f9e3d7b02", "01980f3f-6b12-7e4
 _NOW = datetime(2026, 3, 3, 9, 21, 0, tzinfo=UTC)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _TABLES = (
-    *("outbox", "audit_records", "idempotency_keys", "provider_events", "attempts", "messages", "conversations"),
+    *("outbox", "audit_records", "idempotency_keys", "provider_events", "attempts", "messages"),
+    *("conversation_counts", "conversations"),
     *(
         "contacts",
         "number_routing",
@@ -77,6 +78,7 @@ class World:
         newest, last = self.told("MessagePage")["messages"], self.told("LastMessagePage")["messages"]
         for name, channel_id in (("WhatsAppConversation", WHATSAPP_ID), ("OptedOutConversation", SMS_ID)):
             self._conversation(self.told(name), channel_id)
+        self.api.recount(self.agency_id)
         for message in [*newest, *last, self.told("FailedMessage")]:
             self._message(message)
         self._events(self.told("FailedMessage"))

@@ -51,7 +51,7 @@ class Office:
     def queue(self, agency: Agency, conversation_id: UUID, content: str) -> UUID:
         """What POST does."""
         with tenant_transaction(self.database, agency.id) as connection:
-            channel_id = conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=False)
+            sender = conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=False)
             message = messages.insert(
                 connection, conversation_id=conversation_id, direction="outbound", status="queued", content=content
             )
@@ -59,7 +59,7 @@ class Office:
                 connection,
                 message_id=message["id"],
                 conversation_id=conversation_id,
-                channel_id=channel_id,
+                channel_id=sender.channel_id,
                 sent_at=message["sent_at"],
             )
         message_id: UUID = message["id"]

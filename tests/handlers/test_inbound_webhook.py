@@ -98,7 +98,7 @@ def test_a_replay_does_not_reopen_or_opt_in_again(api: Api, mine: Agency) -> Non
     start = inbound_form(mine, "START")
     api.post_signed(INBOUND, start.items())
     api.receive(mine, "STOP")
-    api.sql(mine, "update conversations set status = 'resolved' where agency_id = :agency_id")
+    api.set_status(mine, "resolved")
     api.post_signed(INBOUND, start.items())
     [conversation] = conversations(api, mine)
     assert conversation["status"] == "resolved"
@@ -145,7 +145,7 @@ def test_messages_of_fifty_contacts_to_two_agencies_at_once_do_not_mix(api: Api,
 @pytest.mark.parametrize(("before", "after"), [("resolved", "open"), ("open", "open"), ("in_progress", "in_progress")])
 def test_a_message_reopens_a_resolved_conversation_only(api: Api, mine: Agency, before: str, after: str) -> None:
     conversation_id = api.converse(mine)
-    api.sql(mine, "update conversations set status = :status where agency_id = :agency_id", status=before)
+    api.set_status(mine, before)
     api.receive(mine, "One more thing")
     [conversation] = conversations(api, mine)
     assert (conversation["id"], conversation["status"]) == (conversation_id, after)

@@ -123,13 +123,7 @@ def test_ties_are_broken_by_id_on_every_page(api: Api, mine: Agency) -> None:
 def test_filters_narrow_the_list_and_its_total(api: Api, mine: Agency) -> None:
     me = api.of(mine)
     for status, number in (("resolved", 1), ("in_progress", 2)):
-        api.sql(
-            mine,
-            """update conversations set status = :status where agency_id = :agency_id and contact_id =
-            (select id from contacts where agency_id = :agency_id and phone = :phone)""",
-            status=status,
-            phone=phone(number),
-        )
+        api.set_status(mine, status, api.converse(mine, phone=phone(number)))
     for status, expected in (("open", [4, 3, 0]), ("resolved", [1]), ("in_progress", [2])):
         page = me.get("/conversations", status=status, location_id=mine.location_id)
         assert phones(page) == [phone(number) for number in expected]

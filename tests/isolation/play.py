@@ -65,12 +65,7 @@ class Play(RuleBasedStateMachine):
     def sort(self, office: Office, what: int) -> None:
         thread = list(office.threads.values())[what % len(office.threads)]
         thread.status = ["open", "in_progress", "resolved"][what % 3]
-        self.sql(
-            office,
-            "update conversations set status = :status where agency_id = :agency_id and id = cast(:id as uuid)",
-            status=thread.status,
-            id=thread.id,
-        )
+        self.api.set_status(office.agency, thread.status, thread.id)
 
     def dismiss(self, office: Office, _what: int) -> None:
         delete = "delete from agency_members where agency_id = :agency_id and user_id = 'user_of_two'"

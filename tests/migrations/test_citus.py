@@ -28,6 +28,7 @@ TENANT_TABLES = {
     "channels",
     "clients",
     "contacts",
+    "conversation_counts",
     "conversations",
     "idempotency_keys",
     "locations",

@@ -30,6 +30,7 @@ VALUES: dict[str, Any] = {
     "complete_until": AT,
     "contact_id": ROW,
     "content": "Hello",
+    "conversations": 3,
     "content_repaired": False,
     "conversation_id": ROW,
     "delay_seconds": 1.0,
@@ -83,7 +84,9 @@ VALUES: dict[str, Any] = {
 # The same name, but for the values that a column may have.
 VALUES_IN = {
     "persistence.conversations.LIST_PAGE": {"status": "open"},
-    "persistence.conversations.COUNT": {"status": "open"},
+    "persistence.conversations.COUNT_ONE_LESS": {"status": "open"},
+    "persistence.conversations.COUNT_ONE_MORE": {"status": "open"},
+    "persistence.conversations.INSERT_COUNT": {"status": "open"},
     "persistence.messages.ADVANCE_STATUS": {"status": "delivered"},
 }
 

@@ -11,7 +11,7 @@ from persistence import conversations, messages, paging
 from persistence.connection import TenantConnection
 from persistence.errors import ContactOptedOut, ConversationForbidden, ConversationNotFound, WhatsAppWindowClosed
 from tenancy.transaction import Database, tenant_transaction
-from tests.agencies import CONTACT_PHONE, Agency, make_conversation
+from tests.agencies import CONTACT_PHONE, Agency, make_conversation, set_status
 
 
 def _phones(count: int) -> list[str]:
@@ -73,9 +73,7 @@ def test_filters_narrow_the_rows_and_the_total(database: Database, agency: Agenc
     mine = _fill(database, agency, 4)
     _fill(database, other_agency, 4)
     with tenant_transaction(database, agency.id) as connection:
-        connection.execute(
-            text("update conversations set status = 'resolved' where agency_id = :agency_id and id = :id"), id=mine[1]
-        )
+        set_status(connection, "resolved", mine[1])
         page = conversations.list_page(connection, location_id=None, status="resolved", limit=20)
         assert (_ids(page), page.total) == ([mine[1]], 1)
         page = conversations.list_page(connection, location_id=agency.location_id, status="open", limit=20)
@@ -121,7 +119,9 @@ def test_an_opted_out_contact_gets_neither_text_nor_template(database: Database,
             with pytest.raises(ContactOptedOut):
                 conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=is_template)
         conversations.set_opted_out(connection, conversation_id=conversation_id, opted_out=False)
-        channel_id = conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=False)
+        channel_id = conversations.lock_for_sending(
+            connection, conversation_id=conversation_id, is_template=False
+        ).channel_id
     assert channel_id == agency.sms_id
 
 
@@ -129,7 +129,9 @@ def test_an_old_conversation_over_sms_has_no_window(database: Database, agency: 
     (conversation_id,) = _fill(database, agency, 1)
     with tenant_transaction(database, agency.id) as connection:
         _let_a_day_pass(connection)
-        channel_id = conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=False)
+        channel_id = conversations.lock_for_sending(
+            connection, conversation_id=conversation_id, is_template=False
+        ).channel_id
     assert channel_id == agency.sms_id
 
 
@@ -157,7 +159,7 @@ def test_an_inbound_message_reopens_a_resolved_conversation_and_an_outbound_one_
 ) -> None:
     (conversation_id,) = _fill(database, agency, 1)
     with tenant_transaction(database, agency.id) as connection:
-        connection.execute(text("update conversations set status = 'resolved' where agency_id = :agency_id"))
+        set_status(connection, "resolved")
         messages.insert(connection, conversation_id=conversation_id, direction="outbound", status="queued", content="a")
         assert conversations.get(connection, conversation_id=conversation_id)["status"] == "resolved"
         assert make_conversation(connection, agency, phone="+12025550100") == conversation_id

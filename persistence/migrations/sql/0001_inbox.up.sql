@@ -110,6 +110,16 @@ create index conversations_inbox_by_status on conversations (agency_id, status, 
 create index conversations_inbox_of_location_by_status
     on conversations (agency_id, location_id, status, last_message_at desc, id desc);
 
+-- How many conversations there are, so that no list has to count them: kept in the transaction that changes it.
+create table conversation_counts (
+    agency_id     uuid not null references agencies,
+    location_id   uuid not null,
+    status        text not null check (status in ('open', 'in_progress', 'resolved')),
+    conversations bigint not null check (conversations >= 0),
+    primary key (agency_id, location_id, status),
+    foreign key (agency_id, location_id) references locations
+);
+
 create table messages (
     agency_id          uuid not null references agencies,
     id                 uuid not null,
@@ -258,7 +268,7 @@ declare
 begin
     foreach tenant_table in array array[
         'agencies', 'agency_members', 'clients', 'locations', 'twilio_accounts', 'channels', 'contacts',
-        'conversations', 'messages', 'attempts', 'provider_events', 'idempotency_keys', 'audit_records', 'outbox'
+        'conversations', 'conversation_counts', 'messages', 'attempts', 'provider_events', 'idempotency_keys', 'audit_records', 'outbox'
     ] loop
         execute format('alter table %I enable row level security', tenant_table);
         execute format('alter table %I force row level security', tenant_table);
@@ -280,9 +290,11 @@ create policy worker on outbox to faro_worker using (true) with check (true);
 alter default privileges revoke execute on functions from public;
 
 grant select on agencies, agency_members, clients, locations, twilio_accounts, channels, contacts, conversations,
-    messages, attempts, provider_events, idempotency_keys, outbox, number_routing, workers, alembic_version
-    to faro_app;
-grant insert on contacts, conversations, messages, provider_events, idempotency_keys, audit_records, outbox to faro_app;
+    conversation_counts, messages, attempts, provider_events, idempotency_keys, outbox, number_routing, workers,
+    alembic_version to faro_app;
+grant insert on contacts, conversations, conversation_counts, messages, provider_events, idempotency_keys,
+    audit_records, outbox to faro_app;
+grant update (conversations) on conversation_counts to faro_app, faro_worker;
 grant update (name, updated_at) on contacts to faro_app;
 grant update (status, last_message_at, last_message_preview, last_message_direction, last_inbound_at, opted_out_at,
     updated_at) on conversations to faro_app;
@@ -295,9 +307,9 @@ grant update (finished_at, outcome, reason, error_code, twilio_sid) on attempts 
 grant update (created_at) on idempotency_keys to faro_app;
 grant delete on idempotency_keys, outbox to faro_app;
 
-grant select on agencies, twilio_accounts, channels, contacts, conversations, messages, attempts, provider_events,
-    outbox, number_routing, workers, alembic_version to faro_worker;
-grant insert on contacts, conversations, messages, attempts, provider_events, workers to faro_worker;
+grant select on agencies, twilio_accounts, channels, contacts, conversations, conversation_counts, messages,
+    attempts, provider_events, outbox, number_routing, workers, alembic_version to faro_worker;
+grant insert on contacts, conversations, conversation_counts, messages, attempts, provider_events, workers to faro_worker;
 grant update (name, updated_at) on contacts to faro_worker;
 grant update (status, last_message_at, last_message_preview, last_message_direction, last_inbound_at, opted_out_at,
     updated_at) on conversations to faro_worker;
