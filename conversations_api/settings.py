@@ -160,7 +160,7 @@ class Settings:
     reconcile_grace_seconds: float = _setting("RECONCILE_GRACE_SECONDS", _seconds(0.5, 3600), default=60.0)
     reconcile_hold_seconds: float = _setting("RECONCILE_HOLD_SECONDS", _seconds(1, 86_400), default=900.0)
     reconcile_interval_seconds: float = _setting("RECONCILE_INTERVAL_SECONDS", _seconds(0.2, 3600), default=60.0)
-    status_poll_seconds: float = _setting("STATUS_POLL_SECONDS", _seconds(0.2, 3600), default=240.0)
+    status_poll_seconds: float = _setting("STATUS_POLL_SECONDS", _seconds(0.2, 3600), default=180.0)
     inbound_check_seconds: float = _setting("INBOUND_CHECK_SECONDS", _seconds(0.2, 3600), default=120.0)
     host: str = _setting("HOST", _text, default="0.0.0.0")  # noqa: S104  # a container serves all
     port: int = _setting("PORT", _integer(1, 65_535), default=8080)

@@ -152,6 +152,12 @@ class TracedGateway(TwilioGateway):
             attributes["faro.listed"] = len(listed)
             return listed
 
+    def list_page(self, *arguments: Any, **named: Any) -> tuple[list[ListedMessage], str | None]:
+        with _call("twilio list") as attributes:
+            listed, page_url = super().list_page(*arguments, **named)
+            attributes["faro.listed"] = len(listed)
+            return listed, page_url
+
     def fetch_message(self, *arguments: Any, **named: Any) -> ListedMessage:
         with _call("twilio fetch"):
             return super().fetch_message(*arguments, **named)

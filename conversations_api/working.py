@@ -17,7 +17,8 @@ import psycopg2
 from conversations_api import logging as service_logging
 from conversations_api import metrics, metrics_server, tracing, wiring
 from conversations_api.settings import Settings
-from delivery import inbound_reconciler, reconciler
+from delivery import follower, inbound_reconciler, reconciler
+from delivery.follower import Follower
 from delivery.inbound_reconciler import InboundReconciler
 from delivery.reconciler import BATCH, Patience, Reconciler
 from delivery.session import Session
@@ -30,6 +31,10 @@ GRACEFUL_SECONDS = 15.0
 # Calls last far longer than the transactions around them, so that many of them share few connections.
 MOST_CONNECTIONS = 20
 LONGEST_SECONDS_BETWEEN_LOOKS = 5.0
+# What is due at the same time is listed together.
+LONGEST_SECONDS_BETWEEN_ROUNDS = 30.0
+# Calls that ask the carrier, beside those that send.
+LOOKING = reconciler.PARALLEL + follower.PARALLEL + inbound_reconciler.PARALLEL
 SECONDS_BETWEEN_SAFETY_NETS = 60.0
 # Counting reads the whole outbox.
 SECONDS_BETWEEN_COUNTS = 10.0
@@ -55,7 +60,7 @@ class WorkerProcess:
             base_url=settings.twilio_base_url,
             connect_timeout_seconds=settings.send_connect_timeout_seconds,
             total_deadline_seconds=settings.send_deadline_seconds,
-            max_concurrency=sending.concurrency + sending.reserved + reconciler.PARALLEL + inbound_reconciler.PARALLEL,
+            max_concurrency=sending.concurrency + sending.reserved + LOOKING,
         )
         credentials = wiring.make_twilio_credentials(settings)
         self._worker = Worker(
@@ -74,9 +79,17 @@ class WorkerProcess:
                 grace_seconds=settings.reconcile_grace_seconds,
                 hold_seconds=settings.reconcile_hold_seconds,
                 interval_seconds=settings.reconcile_interval_seconds,
-                poll_seconds=settings.status_poll_seconds,
             ),
         )
+        self._follower = Follower(
+            database=database,
+            gateway=gateway,
+            credentials=credentials,
+            poll_seconds=settings.status_poll_seconds,
+            retry_seconds=settings.reconcile_interval_seconds,
+            hold_seconds=settings.reconcile_hold_seconds,
+        )
+        self._follow_interval = min(settings.status_poll_seconds / 8, LONGEST_SECONDS_BETWEEN_ROUNDS)
         self._inbound = InboundReconciler(
             database=database,
             gateway=gateway,
@@ -86,11 +99,13 @@ class WorkerProcess:
         self._inbound_interval = min(settings.inbound_check_seconds / 4, LONGEST_SECONDS_BETWEEN_LOOKS)
         self._sending = threading.Thread(target=self._worker.run, args=(self._use,), name="worker", daemon=True)
         self._reconciling = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
+        self._following = threading.Thread(target=self._follow, name="follower", daemon=True)
         self._receiving = threading.Thread(target=self._catch_up, name="inbound-reconciler", daemon=True)
 
     def start(self) -> None:
         self._sending.start()
         self._reconciling.start()
+        self._following.start()
         self._receiving.start()
 
     @property
@@ -102,7 +117,7 @@ class WorkerProcess:
         deadline = time.monotonic() + seconds
         self._stopping.set()
         self._worker.stop()
-        for thread in (self._sending, self._reconciling, self._receiving):
+        for thread in (self._sending, self._reconciling, self._following, self._receiving):
             thread.join(max(0.0, deadline - time.monotonic()))
         return not self._sending.is_alive()
 
@@ -130,6 +145,11 @@ class WorkerProcess:
                     self._reconciler.promote_stuck()
             if looked_at < BATCH:
                 self._stopping.wait(self._interval)
+
+    def _follow(self) -> None:
+        while not self._stopping.wait(self._follow_interval):
+            with self._guarded():
+                self._follower.run_once()
 
     def _catch_up(self) -> None:
         while not self._stopping.wait(self._inbound_interval):

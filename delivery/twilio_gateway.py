@@ -40,7 +40,7 @@ from delivery.outcomes import Accepted, NotProcessed, Outcome, Rejected, Unknown
 # Callers need to know this module only.
 __all__ = ["Accepted", "Channel", "InvalidSignature", "ListedMedia", "ListedMessage", "ListingUnavailable"]
 __all__ += ["NotProcessed", "OutboundMessage", "Outcome", "Rejected", "TwilioAccount", "TwilioGateway", "Unknown"]
-__all__ += ["address", "sign", "verify_signature"]
+__all__ += ["address", "is_before", "sign", "verify_signature"]
 
 logger = logging.getLogger(__name__)
 # The SDK logs URLs at INFO, and a listing's URL holds phone numbers.
@@ -49,6 +49,7 @@ logging.getLogger("twilio").setLevel(logging.WARNING)
 # Twilio retries a callback five times on any failure; without this, once and only when it cannot connect.
 # https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
 _CALLBACK_OVERRIDES = "#rc=5&rp=all"
+LARGEST_PAGE = 1000  # https://www.twilio.com/docs/usage/twilios-response#pagination
 _MEDIA_ORIGIN = "https://api.twilio.com"  # as webhooks name it, whatever the base URL
 
 
@@ -124,19 +125,30 @@ class TwilioGateway:
         """
         found: dict[str, ListedMessage] = {}
         filters = {name: value for name, value in (("to", to), ("from_", from_)) if value is not None}
-        with self._reading() as call:
-            page = _resource(account, call).messages.page(page_size=page_size, **filters)
-            for _ in range(max(1, limit // page_size)):
-                rows = [_listed(row) for row in page]
-                for row in rows:
-                    found.setdefault(row.sid, row)
-                if rows and created_after is not None and all(_is_before(row, created_after) for row in rows):
-                    return list(found.values())
-                call.renew()
-                page = page.next_page()
-                if page is None:
-                    return list(found.values())
+        page_url: str | None = None
+        for _ in range(max(1, limit // page_size)):
+            rows, page_url = self._read_page(account, page_url, page_size=page_size, **filters)
+            for row in rows:
+                found.setdefault(row.sid, row)
+            reached = rows and created_after is not None and all(is_before(row, created_after) for row in rows)
+            if reached or page_url is None:
+                return list(found.values())
         raise ListingUnavailable("more_rows_than_the_limit")
+
+    def list_page(self, account: TwilioAccount, page_url: str | None = None) -> tuple[list[ListedMessage], str | None]:
+        """The account's newest 1,000 messages, or those of `page_url`; and the URL of the page of older ones, if any.
+
+        Raises ListingUnavailable.
+        """
+        return self._read_page(account, page_url, page_size=LARGEST_PAGE)
+
+    def _read_page(
+        self, account: TwilioAccount, page_url: str | None, **query: Any
+    ) -> tuple[list[ListedMessage], str | None]:
+        with self._reading() as call:
+            resource = _resource(account, call).messages
+            page = resource.page(**query) if page_url is None else resource.get_page(page_url)
+            return [_listed(row) for row in page], page.next_page_url
 
     def fetch_message(self, account: TwilioAccount, twilio_sid: str) -> ListedMessage:
         """Raises ListingUnavailable; its `http_status` is 404 for a SID that is not this account's."""
@@ -171,11 +183,7 @@ class _Call(HttpClient):  # type: ignore[misc]  # the SDK ships no types
         self.answer: http_exchange.Answer | None = None
         self.handed_over = False
         self._gateway, self._may_send = gateway, may_send
-        self.renew()
-
-    def renew(self) -> None:
-        """Start the deadline anew, for the next page of a listing."""
-        self._deadline = http_exchange.now() + self._gateway.total_deadline_seconds
+        self._deadline = http_exchange.now() + gateway.total_deadline_seconds
 
     def left(self) -> float:
         return self._deadline - http_exchange.now()
@@ -256,7 +264,8 @@ def _listed(row: MessageInstance) -> ListedMessage:
     )
 
 
-def _is_before(row: ListedMessage, moment: datetime) -> bool:
+def is_before(row: ListedMessage, moment: datetime) -> bool:
+    """Whether the carrier says that it made the message before the moment."""
     return row.date_created is not None and row.date_created < moment
 
 

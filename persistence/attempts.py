@@ -52,6 +52,24 @@ LIST_JOBS = text("""
     and messages.id = any(:message_ids)
 """)
 
+# `unproven`: another attempt may have gone out as well.
+LIST_FOLLOWED = text("""
+    select messages.id as message_id, messages.twilio_sid, messages.status, channels.account_sid,
+        exists (
+            select 1
+            from attempts
+            where attempts.agency_id = messages.agency_id
+            and attempts.message_id = messages.id
+            and (attempts.outcome is null or attempts.outcome = 'unknown')) as unproven
+    from messages
+    join conversations on conversations.agency_id = messages.agency_id and conversations.id = messages.conversation_id
+    join channels on channels.agency_id = conversations.agency_id and channels.id = conversations.channel_id
+    where messages.agency_id = :agency_id
+    and conversations.agency_id = :agency_id
+    and channels.agency_id = :agency_id
+    and messages.id = any(:message_ids)
+""")
+
 FINISH = text("""
     update attempts
     set finished_at = statement_timestamp(), outcome = :outcome, reason = :reason,
@@ -132,6 +150,17 @@ class Job:
     twilio_sid: str | None
 
 
+@dataclass(frozen=True)
+class Followed:
+    """A message that the carrier has, and what is known of it."""
+
+    message_id: UUID
+    twilio_sid: str | None
+    status: str
+    account_sid: str
+    unproven: bool
+
+
 def start(connection: TenantConnection, *, message_ids: Sequence[UUID]) -> None:
     """Record the attempts that the outbox rows name, and show their messages as `sending`."""
     connection.execute(START, message_ids=list(message_ids))
@@ -142,6 +171,12 @@ def list_jobs(connection: TenantConnection, *, message_ids: Sequence[UUID]) -> l
     """What is to be sent, or was tried, for each of these messages that are in the outbox."""
     rows = connection.execute(LIST_JOBS, message_ids=list(message_ids))
     return [Job(agency_id=connection.agency_id, **row._mapping) for row in rows]
+
+
+def list_followed(connection: TenantConnection, *, message_ids: Sequence[UUID]) -> list[Followed]:
+    """What is known of these messages, which the carrier has accepted."""
+    rows = connection.execute(LIST_FOLLOWED, message_ids=list(message_ids))
+    return [Followed(**row._mapping) for row in rows]
 
 
 def finish(

@@ -54,7 +54,7 @@ CLAIM = text("""
     returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.attempt
 """)
 
-# Rows that need a second look: whose caller may be dead, whose outcome is unknown, whose last word is missing.
+# Rows that need a second look: whose caller may be dead, whose outcome is unknown.
 # They are put off while they are looked at, so that several workers share the work.
 TAKE_DUE = text("""
     update outbox
@@ -62,10 +62,9 @@ TAKE_DUE = text("""
     from (
         select agency_id, message_id
         from outbox
-        where state in ('calling', 'unknown', 'accepted')
+        where state in ('calling', 'unknown')
         and available_at <= clock_timestamp()
         and (state <> 'calling' or attempted_at <= clock_timestamp() - make_interval(secs => :grace_seconds))
-        and (state <> 'accepted' or attempted_at <= clock_timestamp() - make_interval(secs => :follow_seconds))
         order by available_at
         limit :limit
         for update skip locked
@@ -75,6 +74,35 @@ TAKE_DUE = text("""
     returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.state,
         outbox.attempt, outbox.worker_key, outbox.negative_listings,
         extract(epoch from clock_timestamp() - outbox.attempted_at)::float8 as age_seconds
+""")
+
+# Rows whose last word is missing, all that are due at once: the carrier is asked about an account's together.
+TAKE_FOLLOWED = text("""
+    update outbox
+    set available_at = clock_timestamp() + make_interval(secs => :seconds)
+    from (
+        select agency_id, message_id
+        from outbox
+        where state = 'accepted'
+        and available_at <= clock_timestamp()
+        and attempted_at <= clock_timestamp() - make_interval(secs => :young_seconds)
+        order by available_at
+        limit :limit
+        for update skip locked
+    ) due
+    where outbox.agency_id = due.agency_id
+    and outbox.message_id = due.message_id
+    returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.state,
+        outbox.attempt, outbox.worker_key, outbox.negative_listings,
+        extract(epoch from clock_timestamp() - outbox.attempted_at)::float8 as age_seconds
+""")
+
+FOLLOW_SOONER = text("""
+    update outbox
+    set available_at = clock_timestamp() + make_interval(secs => :seconds)
+    where message_id = any(:message_ids)
+    and agency_id = any(cast(:agency_ids as uuid[]))
+    and state = 'accepted'
 """)
 
 # Whoever ends a message lets the next one go in the same transaction, so there should be none: a safety net.
@@ -151,14 +179,28 @@ def claim(
     return [Claim(**row._mapping) for row in rows]
 
 
-def take_due(
-    connection: UnboundConnection, *, limit: int, grace_seconds: float, follow_seconds: float, put_off_seconds: float
-) -> list[Due]:
+def take_due(connection: UnboundConnection, *, limit: int, grace_seconds: float, put_off_seconds: float) -> list[Due]:
     """Take up to `limit` messages for a second look; no other worker takes them for `put_off_seconds`."""
-    rows = connection.execute(
-        TAKE_DUE, limit=limit, grace_seconds=grace_seconds, follow_seconds=follow_seconds, seconds=put_off_seconds
-    )
+    rows = connection.execute(TAKE_DUE, limit=limit, grace_seconds=grace_seconds, seconds=put_off_seconds)
     return [Due(**row._mapping) for row in rows]
+
+
+def take_followed(
+    connection: UnboundConnection, *, limit: int, young_seconds: float, put_off_seconds: float
+) -> list[Due]:
+    """Take what the carrier accepted at least `young_seconds` ago and has not ended; due again after the time."""
+    rows = connection.execute(TAKE_FOLLOWED, limit=limit, young_seconds=young_seconds, seconds=put_off_seconds)
+    return [Due(**row._mapping) for row in rows]
+
+
+def follow_sooner(connection: UnboundConnection, *, unanswered: Sequence[Due], seconds: float) -> None:
+    """The carrier could not be asked about these: they are due again already after this time."""
+    connection.execute(
+        FOLLOW_SOONER,
+        message_ids=[due.message_id for due in unanswered],
+        agency_ids=list({due.agency_id for due in unanswered}),
+        seconds=seconds,
+    )
 
 
 def list_stuck(connection: UnboundConnection, *, limit: int) -> list[tuple[UUID, UUID]]:

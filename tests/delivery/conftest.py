@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from delivery.follower import Follower
 from delivery.reconciler import Patience, Reconciler
 from delivery.session import Session
 from delivery.simulator.server import TwilioSimulator
@@ -23,7 +24,7 @@ from tests.agencies import ACCOUNT_SID, Agency, Urls, make_conversation
 AUTH_TOKEN = "0123456789abcdef0123456789abcdef"
 # Nothing listens there: what these tests learn, they learn without callbacks.
 NOWHERE = "http://127.0.0.1:9"
-PATIENCE = Patience(grace_seconds=1.0, hold_seconds=20.0, interval_seconds=0.2, poll_seconds=0.0)
+PATIENCE = Patience(grace_seconds=1.0, hold_seconds=20.0, interval_seconds=0.2)
 
 
 class Office:
@@ -37,6 +38,17 @@ class Office:
         )
         self.reconciler = Reconciler(
             database=worker_database, gateway=self.gateway, credentials=self.credentials, patience=PATIENCE
+        )
+        self.follower = self.new_follower(poll_seconds=0.0)
+
+    def new_follower(self, *, poll_seconds: float) -> Follower:
+        return Follower(
+            database=self.worker_database,
+            gateway=self.gateway,
+            credentials=self.credentials,
+            poll_seconds=poll_seconds,
+            retry_seconds=0.2,
+            hold_seconds=PATIENCE.hold_seconds,
         )
 
     def new_worker(self, gateway: TwilioGateway | None = None) -> Worker:
@@ -80,7 +92,7 @@ class Office:
     def reconcile_until(self, condition: Callable[[], bool]) -> None:
         with transaction.session(self.urls.worker) as connection:
             session = Session(connection)
-            wait_until(condition, between=lambda: self.reconciler.run_once(session))
+            wait_until(condition, between=lambda: (self.reconciler.run_once(session), self.follower.run_once()))
 
 
 def wait_until(condition: Callable[[], bool], *, between: Callable[[], object] = lambda: None) -> None:

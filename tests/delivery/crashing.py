@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conversations_api import serving, settings, working
-from delivery import evidence, http_exchange, recording, worker
+from delivery import evidence, http_exchange, lookup, recording, worker
 from delivery.reconciler import Reconciler
 from delivery.twilio_gateway import TwilioGateway
 from delivery.worker import Worker
@@ -38,7 +38,7 @@ POINTS: dict[str, tuple[str, Any, str, bool]] = {
     "recorded": ("worker", Worker, "_persist", True),
     "reconciler_before_doubt": ("worker", evidence, "doubt", False),
     "reconciler_doubted_not_committed": ("worker", evidence, "doubt", True),
-    "reconciler_asked_not_recorded": ("worker", Reconciler, "_list", True),
+    "reconciler_asked_not_recorded": ("worker", lookup, "list_since", True),
     "reconciler_negative_not_committed": ("worker", Reconciler, "_count_negative", True),
 }
 

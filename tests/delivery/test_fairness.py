@@ -130,7 +130,8 @@ def test_a_claim_reads_little_of_a_hundred_thousand_queued(office: Office, agenc
         assert plan["Actual Rows"] == 17
         assert _pages(plan) < FEW_PAGES
         for statement, parameters in (
-            (outbox_work.TAKE_DUE, {"seconds": 60, "grace_seconds": 60, "follow_seconds": 120, "limit": 100}),
+            (outbox_work.TAKE_DUE, {"seconds": 60, "grace_seconds": 60, "limit": 100}),
+            (outbox_work.TAKE_FOLLOWED, {"seconds": 180, "young_seconds": 90, "limit": 20_000}),
             (outbox_work.LIST_STUCK, {"limit": 100}),
         ):
             assert _pages(_explain(connection.execute(_explained(statement), **parameters))) < FEW_PAGES

@@ -126,20 +126,21 @@ def _claimed_by_somebody(office: Office) -> Iterator[None]:
         yield
 
 
-def test_a_sent_message_without_callbacks_is_followed_until_it_is_delivered(
-    office: Office, agency: Agency, worker: Worker
+def test_an_attempt_that_is_looked_into_late_gets_both_its_listings_and_its_resend(
+    office: Office, agency: Agency, other_agency: Agency
 ) -> None:
-    message_id = office.queue(agency, office.converse(agency), "follow me")
-    wait_until(lambda: office.state(agency, message_id) == "accepted")
-
-    def follow() -> None:
-        with tenant_transaction(office.worker_database, agency.id) as connection:
-            connection.execute(text("update outbox set available_at = clock_timestamp() where agency_id = :agency_id"))
-
-    with transaction.session(office.urls.worker) as connection_:
-        session = Session(connection_)
-        wait_until(
-            lambda: office.message(agency, message_id)["status"] == "delivered",
-            between=lambda: (follow(), office.reconciler.run_once(session)),
-        )
-    assert office.state(agency, message_id) is None
+    _let_resend(office, agency)
+    mine = office.queue(agency, office.converse(agency), "once")
+    theirs = office.queue(other_agency, office.converse(other_agency), "once")
+    with _claimed_by_somebody(office), _claimed_by_somebody(office):
+        pass
+    for one in (agency, other_agency):
+        with tenant_transaction(office.worker_database, one.id) as connection:
+            # Everything of ours was down for much longer than evidence is waited for.
+            connection.execute(
+                text("update outbox set attempted_at = attempted_at - interval '1 hour' where agency_id = :agency_id")
+            )
+    office.reconcile_until(
+        lambda: office.state(agency, mine) == "queued" and office.state(other_agency, theirs) is None
+    )
+    assert office.message(other_agency, theirs)["status"] == "unconfirmed"

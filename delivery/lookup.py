@@ -1,0 +1,126 @@
+"""What the carrier says of a message when it is asked: who asks, what is asked, and what an answer proves.
+
+A message in the carrier's list is taken for one of ours only if it can be no other: bound to nothing else, with the
+same text and as many media, and with no twin of the same text of which nobody knows whether it arrived.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+
+from delivery import evidence, metrics
+from delivery.twilio_gateway import ListedMessage, TwilioAccount, TwilioGateway, address
+from persistence import attempts, message_status, provider_events
+from persistence.attempts import Job
+from persistence.connection import TenantConnection
+from persistence.outbox_work import Due
+from tenancy.transaction import Database, tenant_transaction
+from tenancy.twilio_credentials import CredentialsUnreadable, TwilioCredentials
+
+logger = logging.getLogger(__name__)
+
+# The carrier's clock and ours may differ by this much.
+CLOCK_SKEW = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that is needed to ask the carrier about one message."""
+
+    job: Job
+    account: TwilioAccount
+
+
+def find_account(
+    connection: TenantConnection, credentials: TwilioCredentials, *, account_sid: str
+) -> TwilioAccount | None:
+    """The account as the bound agency may use it, or None when there is no token for it that can be read."""
+    try:
+        tokens = credentials.find_tokens(connection, account_sid=account_sid)
+    except CredentialsUnreadable:
+        tokens = None
+    return None if tokens is None else TwilioAccount(account_sid, *tokens)
+
+
+def find_case(database: Database, credentials: TwilioCredentials, due: Due) -> Case | None:
+    """None when the message or its account's token is gone."""
+    with tenant_transaction(database, due.agency_id, read_only=True) as connection:
+        jobs = attempts.list_jobs(connection, message_ids=[due.message_id])
+        account = find_account(connection, credentials, account_sid=jobs[0].account_sid) if jobs else None
+    return None if account is None else Case(jobs[0], account)
+
+
+def list_since(gateway: TwilioGateway, case: Case) -> list[ListedMessage]:
+    """What the carrier has from this sender to this contact since the attempt, newest first.
+
+    Raises ListingUnavailable.
+    """
+    job, since = case.job, case.job.attempted_at - CLOCK_SKEW
+    listed = gateway.list_messages(
+        case.account, to=address("whatsapp" if job.kind == "whatsapp" else "sms", job.recipient), created_after=since
+    )
+    return [
+        one
+        for one in listed
+        if one.direction.startswith("outbound")
+        and (one.date_created is None or one.date_created >= since)
+        and _is_from_sender(one, job)
+    ]
+
+
+def unbound(connection: TenantConnection, due: Due, found: list[ListedMessage]) -> list[ListedMessage]:
+    """Those that belong to no message yet."""
+    known = provider_events.list_known_sids(
+        connection, conversation_id=due.conversation_id, twilio_sids=[one.sid for one in found]
+    )
+    return [one for one in found if one.sid not in known]
+
+
+def accept_exact(
+    connection: TenantConnection, due: Due, job: Job, candidates: list[ListedMessage], *, attempt: int | None
+) -> bool:
+    """Bind those that can be no other message than this one; two of them are a message that went out twice."""
+    exact = [one for one in candidates if one.body == job.content and one.num_media == len(job.media)]
+    if not exact or attempts.has_unproven_twin(connection, message_id=due.message_id):
+        return False
+    metrics.looked("found_at_carrier")
+    logger.info("found_at_carrier", extra=names(due))
+    for one in reversed(exact):
+        accept(connection, due, one, attempt=attempt)
+    return True
+
+
+def accept(connection: TenantConnection, due: Due, listed: ListedMessage, *, attempt: int | None) -> None:
+    """Keep what the carrier says of this message as an event, and apply it."""
+    error_code = None if listed.error_code is None else str(listed.error_code)
+    provider_events.insert(
+        connection,
+        message_id=due.message_id,
+        attempt=attempt,
+        twilio_sid=listed.sid,
+        provider_status=listed.status,
+        error_code=error_code or "",
+        status=message_status.FROM_TWILIO.get(listed.status),
+        payload={"source": "listing"},
+    )
+    evidence.accept(
+        connection,
+        message_id=due.message_id,
+        conversation_id=due.conversation_id,
+        attempt=attempt,
+        twilio_sid=listed.sid,
+        provider_status=listed.status,
+        error_code=error_code,
+        error_message=listed.error_message,
+    )
+
+
+def names(due: Due) -> dict[str, str]:
+    """What a log line may say of a message."""
+    return {"agency_id": str(due.agency_id), "message_id": str(due.message_id)}
+
+
+def _is_from_sender(listed: ListedMessage, job: Job) -> bool:
+    if job.sender.startswith("MG"):
+        return listed.messaging_service_sid == job.sender
+    return listed.from_ == address("whatsapp" if job.kind == "whatsapp" else "sms", job.sender)
