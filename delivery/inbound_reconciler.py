@@ -1,26 +1,28 @@
 """Fetches what contacts wrote while nobody was there to be told: webhooks are tried for some seconds, then never again.
 
-Each number has a watermark: everything that arrived before it is here. What the carrier lists since then is stored
-by its SID, which makes a message that a webhook brought, or another worker lists as well, the same message.
+Each channel has a watermark: everything that arrived before it is here, by whichever of its numbers. What the carrier
+lists since then is stored by its SID, which makes a message that a webhook brought, or another worker lists as well,
+the same message.
 """
 
 import logging
 import random
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import psycopg2
 
-from delivery import inbound, metrics
+from delivery import inbound, lookup, metrics
 from delivery.inbound import InboundMessage
 from delivery.session import Session
 from delivery.twilio_gateway import ListedMessage, ListingUnavailable, TwilioAccount, TwilioGateway
 from persistence import channels, messages
-from persistence.connection import TenantConnection
 from tenancy import number_routing
 from tenancy.number_routing import Number
 from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown, tenant_transaction, unbound_transaction
-from tenancy.twilio_credentials import CredentialsUnreadable, TwilioCredentials
+from tenancy.twilio_credentials import TwilioCredentials
 
 logger = logging.getLogger(__name__)
 
@@ -44,20 +46,25 @@ class InboundReconciler:
         self._interval_seconds = interval_seconds
 
     def run_once(self, session: Session) -> None:
-        """Store what is missing. A number that cannot be asked now keeps its watermark, and is asked again."""
+        """Store what is missing. A channel that cannot be asked about now keeps its watermark, and is asked again."""
         with unbound_transaction(self._database, read_only=True) as connection:
             numbers = number_routing.list_numbers(connection)
         known = {(number.account_sid, number.address) for number in numbers}
-        random.shuffle(numbers)  # each worker begins elsewhere
+        by_channel: defaultdict[UUID, list[Number]] = defaultdict(list)
+        for number in numbers:
+            by_channel[number.channel_id].append(number)
+        channels_ = list(by_channel.values())
+        random.shuffle(channels_)  # each worker begins elsewhere
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="inbound") as pool:
-            for number in numbers:
-                pool.submit(self._look_at, number, known, session)
+            for routes in channels_:
+                pool.submit(self._look_at, routes, known, session)
 
-    def _look_at(self, number: Number, known: set[tuple[str, str]], session: Session) -> None:
+    def _look_at(self, routes: list[Number], known: set[tuple[str, str]], session: Session) -> None:
+        number = routes[0]
         try:
             with session.alone_with(_lock_key(number)) as nobody_else:
                 if nobody_else:
-                    self._catch_up(number, known)
+                    self._catch_up(routes, known)
         except ListingUnavailable as error:
             logger.info("listing_unavailable", extra={**_names(number), "reason": error.reason})
         except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
@@ -65,20 +72,30 @@ class InboundReconciler:
         except Exception:
             logger.exception("inbound_look_broke_off", extra=_names(number))
 
-    def _catch_up(self, number: Number, known: set[tuple[str, str]]) -> None:
-        with tenant_transaction(self._database, number.agency_id, read_only=True) as connection:
-            mark = channels.inbound_mark(connection, channel_id=number.channel_id)
+    def _catch_up(self, routes: list[Number], known: set[tuple[str, str]]) -> None:
+        """Everything that leads to one channel is listed before its watermark moves."""
+        agency_id, channel_id = routes[0].agency_id, routes[0].channel_id
+        with tenant_transaction(self._database, agency_id, read_only=True) as connection:
+            mark = channels.inbound_mark(connection, channel_id=channel_id)
             if mark.age_seconds < self._interval_seconds:
                 return
-            account = self._account(connection, number)
-        if account is None:
-            return
+            accounts = [
+                lookup.find_account(connection, self._credentials, account_sid=number.account_sid) for number in routes
+            ]
+        for number, account in zip(routes, accounts, strict=True):
+            if account is None:
+                return  # the token may come back, and the mark must not have moved on by then
+            self._fetch(number, account, known, since=mark.complete_until - OVERLAP)
+        with tenant_transaction(self._database, agency_id) as connection:
+            channels.set_inbound_mark(connection, channel_id=channel_id, complete_until=mark.now)
+
+    def _fetch(self, number: Number, account: TwilioAccount, known: set[tuple[str, str]], *, since: datetime) -> None:
         # A messaging service is no address that anything is sent to: its numbers are, and they may be any.
         is_service = number.address.startswith("MG")
         listed = self._gateway.list_messages(
             account,
             to=None if is_service else number.address,
-            created_after=mark.complete_until - OVERLAP,
+            created_after=since,
             page_size=100,
             limit=MOST_ROWS,
         )
@@ -88,8 +105,6 @@ class InboundReconciler:
             elsewhere = is_service and (number.account_sid, one.to) in known
             if one.direction == "inbound" and arrived_here and not elsewhere:
                 self._store(number, account, one)
-        with tenant_transaction(self._database, number.agency_id) as connection:
-            channels.set_inbound_mark(connection, channel_id=number.channel_id, complete_until=mark.now)
 
     def _store(self, number: Number, account: TwilioAccount, listed: ListedMessage) -> None:
         with tenant_transaction(self._database, number.agency_id, read_only=True) as connection:
@@ -107,13 +122,6 @@ class InboundReconciler:
         metrics.inbound_message("reconciler", stored=stored)
         if stored:
             logger.warning("inbound_message_missed_by_webhook", extra=_names(number))
-
-    def _account(self, connection: TenantConnection, number: Number) -> TwilioAccount | None:
-        try:
-            tokens = self._credentials.find_tokens(connection, account_sid=number.account_sid)
-        except CredentialsUnreadable:
-            tokens = None
-        return None if tokens is None else TwilioAccount(number.account_sid, *tokens)
 
 
 def _lock_key(number: Number) -> int:

@@ -138,6 +138,41 @@ def test_a_messaging_services_numbers_are_found_through_the_service(
     assert received(database, other_agency) == [(owned, "to the number")]
 
 
+def test_a_channel_with_several_numbers_misses_none_of_them(
+    office: Office, database: Database, agency: Agency, other_agency: Agency, reconcile: Callable[[], None]
+) -> None:
+    second = "+12025550889"
+    owner = Database(office.urls.owner, pool_size=1)
+    with tenant_transaction(owner, agency.id) as connection:
+        connection.execute(
+            text("""
+                insert into number_routing (account_sid, address, agency_id, channel_id)
+                values (:account_sid, :address, :agency_id, :id)"""),
+            account_sid=ACCOUNT_SID,
+            address=second,
+            id=agency.sms_id,
+        )
+    owner.close()
+    mine = {(write(office, to, f"to {to}"), f"to {to}") for to in (agency.sms_address, second)}
+    theirs = [(write(office, other_agency.sms_address, "theirs"), "theirs")]
+    once = InboundReconciler(
+        database=office.worker_database, gateway=office.gateway, credentials=office.credentials, interval_seconds=0.5
+    )
+    with tenant_transaction(office.worker_database, agency.id) as connection:
+        connection.execute(
+            text("""
+                update channels
+                set inbound_complete_until = clock_timestamp() - interval '1 hour'
+                where agency_id = :agency_id""")
+        )
+    with transaction.session(office.urls.worker) as session:
+        once.run_once(Session(session))
+    assert set(received(database, agency)) == mine
+    reconcile()
+    assert set(received(database, agency)) == mine
+    assert received(database, other_agency) == theirs
+
+
 def test_two_workers_do_not_list_the_same_number_at_a_time(office: Office, agency: Agency) -> None:
     with transaction.session(office.urls.worker) as one, transaction.session(office.urls.worker) as other:
         first, second = Session(one), Session(other)
