@@ -22,8 +22,10 @@ from delivery.follower import Follower
 from delivery.inbound_reconciler import InboundReconciler
 from delivery.reconciler import BATCH, Patience, Reconciler
 from delivery.session import Session
+from delivery.twilio_gateway import TwilioGateway
 from delivery.worker import Sending, Worker
 from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown
+from tenancy.twilio_credentials import TwilioCredentials
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,15 @@ class WorkerProcess:
             credentials=credentials,
             sending=sending,
         )
+        self._look_after(settings, gateway, credentials)
+        self._sending = threading.Thread(target=self._worker.run, args=(self._use,), name="worker", daemon=True)
+        self._reconciling = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
+        self._following = threading.Thread(target=self._follow, name="follower", daemon=True)
+        self._receiving = threading.Thread(target=self._catch_up, name="inbound-reconciler", daemon=True)
+
+    def _look_after(self, settings: Settings, gateway: TwilioGateway, credentials: TwilioCredentials) -> None:
+        """Make the three that ask the carrier."""
+        database = self._database
         self._reconciler = Reconciler(
             database=database,
             gateway=gateway,
@@ -97,10 +108,6 @@ class WorkerProcess:
             interval_seconds=settings.inbound_check_seconds,
         )
         self._inbound_interval = min(settings.inbound_check_seconds / 4, LONGEST_SECONDS_BETWEEN_LOOKS)
-        self._sending = threading.Thread(target=self._worker.run, args=(self._use,), name="worker", daemon=True)
-        self._reconciling = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
-        self._following = threading.Thread(target=self._follow, name="follower", daemon=True)
-        self._receiving = threading.Thread(target=self._catch_up, name="inbound-reconciler", daemon=True)
 
     def start(self) -> None:
         self._sending.start()

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from delivery import http_exchange
 
 _SID = re.compile(r"(?:SM|MM)[0-9a-f]{32}", re.ASCII)
+TOO_MANY_REQUESTS = "http_429"
 _LONGEST_RETRY_AFTER_SECONDS = 3600.0
 
 
@@ -55,7 +56,7 @@ Outcome = Accepted | Rejected | NotProcessed | Unknown
 def outcome_of(answer: http_exchange.Answer) -> Outcome:
     """The outcome of a create call that was answered. `reason` is a word for logs and never quotes the answer."""
     if answer.status == 429:
-        return NotProcessed(_retry_after(answer.headers.get("retry-after")), "http_429")
+        return NotProcessed(_retry_after(answer.headers.get("retry-after")), TOO_MANY_REQUESTS)
     content = _json_object(answer.body)
     sid, status, code = content.get("sid"), content.get("status"), content.get("code")
     if answer.status == 201 and isinstance(sid, str) and _SID.fullmatch(sid):

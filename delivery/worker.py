@@ -7,49 +7,33 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from uuid import UUID
 
 import psycopg2
 
 from delivery import metrics, recording
 from delivery.breaker import Breaker
-from delivery.outcomes import NotProcessed, Outcome, Unknown
+from delivery.claiming import Claimer, Sending
+from delivery.outcomes import TOO_MANY_REQUESTS, NotProcessed, Outcome, Unknown
+from delivery.pace import Pace
 from delivery.session import Session
 from delivery.twilio_gateway import OutboundMessage, TwilioAccount, TwilioGateway
-from persistence import attempts, outbox_work, workers
+from persistence import workers
 from persistence.attempts import Job
 from persistence.connection import TenantConnection
 from tenancy import transaction
 from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown, tenant_transaction, unbound_transaction
-from tenancy.twilio_credentials import CredentialsUnreadable, TwilioCredentials
+from tenancy.twilio_credentials import TwilioCredentials
+
+__all__ = ["Sending", "Worker"]
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
-# How many messages of one agency a claim takes at most: the rest of the places are for the others.
-PER_AGENCY = 16
 RECORD_RETRY_SECONDS = 0.5
 # Not trouble of the carrier: the worker itself stepped back right before the call.
 OWN_REASONS = ("leave_to_send_withdrawn", "leave_to_send_unknown", "no_free_place", "deadline_before_write")
-
-
-@dataclass(frozen=True)
-class Sending:
-    """How messages are sent: `validity_seconds` bounds how late the carrier may still send an accepted one."""
-
-    public_base_url: str
-    concurrency: int
-    validity_seconds: int
-    first_look_seconds: float
-
-    @property
-    def reserved(self) -> int:
-        """Places beyond `concurrency` for agencies that have nothing under way, whoever holds all the others."""
-        return max(1, self.concurrency // 4)
 
 
 class Worker:
@@ -67,13 +51,13 @@ class Worker:
         self._database = database
         self._session_url = session_url
         self._gateway = gateway
-        self._credentials = credentials
         self._sending = sending
         self._breaker = Breaker(time.monotonic)
+        self._pace = Pace(sending.concurrency, time.monotonic)
+        self._claimer = Claimer(database=database, credentials=credentials, sending=sending, pace=self._pace)
         self._stopping = threading.Event()
-        # The messages whose attempts this process is making, with their agencies. The main thread adds, others remove,
-        # each a key of its own.
-        self._holding: dict[UUID, UUID] = {}
+        # The messages whose attempts this process is making. The main thread adds, others remove, each its own key.
+        self._holding: dict[UUID, Job] = {}
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
@@ -116,7 +100,7 @@ class Worker:
                     with unbound_transaction(self._database) as connection:
                         workers.beat(connection, worker_key=session.worker_key)
                     metrics.worker_beat()
-                jobs = self._claim(session)
+                jobs = self._claimer.claim(session, self._holding)
             except (DatabaseUnavailable, OutcomeUnknown):
                 # A statement that failed is no reason to give up the session, and with it the calls under way.
                 if not session.is_alive():
@@ -130,50 +114,6 @@ class Worker:
             time.sleep(0.02)
         with unbound_transaction(self._database) as connection:
             workers.delete(connection, worker_key=session.worker_key)
-
-    def _claim(self, session: Session) -> list[tuple[Job, TwilioAccount | None]]:
-        """Take work and record the attempts, in one transaction: it is ours and attempted, or neither.
-
-        When the reply of the commit is lost it may be ours: nothing is called then, and the reconciler finds it.
-        """
-        under_way = self._holding.copy()
-        free = self._sending.concurrency - len(under_way)
-        passed_over: set[UUID] = set()
-        if free <= 0:
-            free, passed_over = free + self._sending.reserved, set(under_way.values())
-        if free <= 0:
-            return []
-        jobs: list[tuple[Job, TwilioAccount | None]] = []
-        try:
-            with unbound_transaction(self._database) as connection:
-                claims = outbox_work.claim(
-                    connection,
-                    worker_key=session.worker_key,
-                    limit=free,
-                    per_agency=1 if passed_over else PER_AGENCY,
-                    passed_over=list(passed_over),
-                )
-                by_agency = attrgetter("agency_id")
-                for agency_id, group in groupby(sorted(claims, key=by_agency), key=by_agency):
-                    tenant = transaction.bind(connection, agency_id)
-                    message_ids = [claim.message_id for claim in group]
-                    attempts.start(tenant, message_ids=message_ids)
-                    for job in attempts.list_jobs(tenant, message_ids=message_ids):
-                        jobs.append((job, self._account(tenant, job)))
-                # Before the commit: from then on the reconciler may see an attempt that nobody seems to hold.
-                self._holding.update({job.message_id: job.agency_id for job, _ in jobs})
-        except BaseException:
-            for job, _ in jobs:
-                self._holding.pop(job.message_id, None)
-            raise
-        return jobs
-
-    def _account(self, tenant: TenantConnection, job: Job) -> TwilioAccount | None:
-        try:
-            tokens = self._credentials.find_tokens(tenant, account_sid=job.account_sid)
-        except CredentialsUnreadable:
-            tokens = None
-        return None if tokens is None else TwilioAccount(job.account_sid, *tokens)
 
     def _handle(self, session: Session, job: Job, account: TwilioAccount | None) -> None:
         """Make the attempt, or not, and write down what came of it."""
@@ -191,18 +131,34 @@ class Worker:
         if account is not None and job.agency_is_active and not job.opted_out and not (job.paused_seconds or 0.0) > 0.0:
             pause = self._breaker.pause_seconds(job.account_sid)
             if pause <= 0.0:
-                outcome = self._gateway.create_message(
-                    account, self._message(job), may_send=lambda: session.may_call(job)
-                )
-                self._notice(job.account_sid, outcome)
+                outcome = self._call(session, job, account)
                 first_look = self._sending.first_look_seconds
                 return lambda tenant: recording.record(tenant, job, outcome, first_look_seconds=first_look)
         return lambda tenant: recording.withhold(tenant, job, has_account=account is not None, pause_seconds=pause)
 
-    def _notice(self, account_sid: str, outcome: Outcome) -> None:
+    def _call(self, session: Session, job: Job, account: TwilioAccount) -> Outcome:
+        try:
+            message = self._message(job)
+        except Exception as error:  # nothing has left us
+            logger.error("send_broke_off", exc_info=True, extra={**recording.names(job), "error": type(error).__name__})
+            return NotProcessed(None, f"error_{type(error).__name__}")
+        begun_at = self._pace.now()
+        outcome = self._gateway.create_message(account, message, may_send=lambda: session.may_call(job))
+        self._notice(job.account_sid, outcome, begun_at)
+        return outcome
+
+    def _notice(self, account_sid: str, outcome: Outcome, begun_at: float) -> None:
+        """Fewer calls at a time when the carrier asks for fewer; none for a while when nothing else helps."""
         if not isinstance(outcome, NotProcessed | Unknown):
             self._breaker.succeeded(account_sid)
-        elif outcome.reason not in OWN_REASONS and self._breaker.failed(account_sid):
+            self._pace.processed(account_sid)
+            return
+        if outcome.reason == TOO_MANY_REQUESTS:
+            if self._pace.refused(account_sid, begun_at=begun_at):
+                logger.warning("account_slowed", extra={"account_sid": account_sid})
+            if not self._pace.is_slowest(account_sid):
+                return
+        if outcome.reason not in OWN_REASONS and self._breaker.failed(account_sid):
             logger.error("carrier_in_trouble", extra={"account_sid": account_sid, "reason": outcome.reason})
 
     def _message(self, job: Job) -> OutboundMessage:

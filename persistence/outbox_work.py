@@ -54,6 +54,24 @@ CLAIM = text("""
     returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.attempt
 """)
 
+# In the transaction that claimed them: no attempt was recorded, so there was none.
+GIVE_BACK = text("""
+    update outbox
+    set state = 'queued', attempt = attempt - 1,
+        available_at = clock_timestamp() + make_interval(secs => :seconds)
+    where agency_id = :agency_id
+    and message_id = any(:message_ids)
+    and state = 'calling'
+""")
+
+PUT_OFF = text("""
+    update outbox
+    set available_at = clock_timestamp() + make_interval(secs => :seconds)
+    where agency_id = :agency_id
+    and message_id = :message_id
+    and state = 'queued'
+""")
+
 # Rows that need a second look: whose caller may be dead, whose outcome is unknown.
 # They are put off while they are looked at, so that several workers share the work.
 TAKE_DUE = text("""
@@ -100,9 +118,10 @@ TAKE_FOLLOWED = text("""
 FOLLOW_SOONER = text("""
     update outbox
     set available_at = clock_timestamp() + make_interval(secs => :seconds)
-    where message_id = any(:message_ids)
-    and agency_id = any(cast(:agency_ids as uuid[]))
-    and state = 'accepted'
+    from unnest(cast(:agency_ids as uuid[]), cast(:message_ids as uuid[])) as unanswered (agency_id, message_id)
+    where outbox.agency_id = unanswered.agency_id
+    and outbox.message_id = unanswered.message_id
+    and outbox.state = 'accepted'
 """)
 
 # Whoever ends a message lets the next one go in the same transaction, so there should be none: a safety net.
@@ -179,6 +198,16 @@ def claim(
     return [Claim(**row._mapping) for row in rows]
 
 
+def give_back(connection: UnboundConnection, *, agency_id: UUID, message_ids: Sequence[UUID], seconds: float) -> None:
+    """Undo a claim in its own transaction, before its attempts are recorded: due again after the time."""
+    connection.execute(GIVE_BACK, agency_id=agency_id, message_ids=list(message_ids), seconds=seconds)
+
+
+def put_off(connection: UnboundConnection, *, agency_id: UUID, message_id: UUID, seconds: float) -> None:
+    """Try a queued message no sooner than after this time."""
+    connection.execute(PUT_OFF, agency_id=agency_id, message_id=message_id, seconds=seconds)
+
+
 def take_due(connection: UnboundConnection, *, limit: int, grace_seconds: float, put_off_seconds: float) -> list[Due]:
     """Take up to `limit` messages for a second look; no other worker takes them for `put_off_seconds`."""
     rows = connection.execute(TAKE_DUE, limit=limit, grace_seconds=grace_seconds, seconds=put_off_seconds)
@@ -197,8 +226,8 @@ def follow_sooner(connection: UnboundConnection, *, unanswered: Sequence[Due], s
     """The carrier could not be asked about these: they are due again already after this time."""
     connection.execute(
         FOLLOW_SOONER,
+        agency_ids=[due.agency_id for due in unanswered],
         message_ids=[due.message_id for due in unanswered],
-        agency_ids=list({due.agency_id for due in unanswered}),
         seconds=seconds,
     )
 

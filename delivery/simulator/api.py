@@ -8,7 +8,7 @@ import asyncio
 import base64
 import hmac
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -29,6 +29,7 @@ class SimulatorApi:
     def __init__(self, accounts: Mapping[str, str], messages: Messages, webhooks: Webhooks) -> None:
         self.requests: deque[Request] = deque(maxlen=_REQUESTS_KEPT)
         self._accounts, self._messages, self._webhooks = accounts, messages, webhooks
+        self._creating: Counter[str] = Counter()
 
     @property
     def _faults(self) -> Faults:
@@ -52,7 +53,7 @@ class SimulatorApi:
             raise Refused(20404, 404)
         rest = request.path.removeprefix(prefix).removesuffix(".json")
         if request.method == "POST" and not rest:
-            return await self._create(account_sid, request)
+            return await self._create_in_turn(account_sid, request)
         await asyncio.sleep(self._faults.latency_ms / 1000)
         if request.method == "GET":
             return self._read(account_sid, rest, request)
@@ -70,6 +71,17 @@ class SimulatorApi:
         if token is None or not hmac.compare_digest(token.encode(), password.encode()):
             raise Refused(20003, 401)
         return username
+
+    async def _create_in_turn(self, account_sid: str, request: Request) -> Reply:
+        most = self._faults.most_creates
+        if most and self._creating[account_sid] >= most:
+            self._faults.struck["too_many_at_once"] += 1
+            return _error(429, 20429)
+        self._creating[account_sid] += 1
+        try:
+            return await self._create(account_sid, request)
+        finally:
+            self._creating[account_sid] -= 1
 
     async def _create(self, account_sid: str, request: Request) -> Reply:
         form = request.form

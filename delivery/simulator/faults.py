@@ -61,11 +61,15 @@ class Fault:
 
 @dataclass
 class Faults:
-    """`latency_ms` holds back every reply of the Messages resource; a message is listed `listing_lag_seconds` late."""
+    """`latency_ms` holds back every reply of the Messages resource; a message is listed `listing_lag_seconds` late.
+
+    Of more than `most_creates` at a time of one account the others get 429; 0 is no limit.
+    """
 
     seed: int = 0
     latency_ms: float = 0.0
     listing_lag_seconds: float = 0.0
+    most_creates: int = 0
     dice: list[Fault] = field(default_factory=list)
     script: list[Fault] = field(default_factory=list)
 
@@ -88,6 +92,7 @@ class Faults:
             seed=int(settings.get("seed", 0)),
             latency_ms=float(settings.get("latency_ms", 0)),
             listing_lag_seconds=float(settings.get("listing_lag_seconds", 0)),
+            most_creates=int(settings.get("most_creates", 0)),
             dice=[_fault(entry) for entry in settings.get("dice", [])],
             script=[_fault(entry) for entry in settings.get("script", [])],
         )

@@ -51,13 +51,13 @@ class Office:
             hold_seconds=PATIENCE.hold_seconds,
         )
 
-    def new_worker(self, gateway: TwilioGateway | None = None) -> Worker:
+    def new_worker(self, *, sending: Sending | None = None) -> Worker:
         return Worker(
             database=self.worker_database,
             session_url=self.urls.worker,
-            gateway=gateway or self.gateway,
+            gateway=self.gateway,
             credentials=self.credentials,
-            sending=Sending(NOWHERE, concurrency=8, validity_seconds=3600, first_look_seconds=0.0),
+            sending=sending or Sending(NOWHERE, concurrency=8, validity_seconds=3600, first_look_seconds=0.0),
         )
 
     def queue(self, agency: Agency, conversation_id: UUID, content: str) -> UUID:
@@ -118,7 +118,13 @@ def office(urls: Urls, database: Database, worker_database: Database, simulator:
 @contextmanager
 def running(office: Office) -> Iterator[Worker]:
     """A worker that works while the block runs, and ends by itself after it."""
-    worker = office.new_worker()
+    with running_worker(office.new_worker()) as worker:
+        yield worker
+
+
+@contextmanager
+def running_worker(worker: Worker) -> Iterator[Worker]:
+    """The same, of a worker that was made before."""
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:

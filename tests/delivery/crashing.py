@@ -28,7 +28,7 @@ POINTS: dict[str, tuple[str, Any, str, bool]] = {
     "committed_not_answered": ("serve", message_handlers, "_created", False),
     "status_applied_not_committed": ("serve", evidence, "accept", True),
     "claimed_not_committed": ("worker", outbox_work, "claim", True),
-    "attempt_recorded_not_committed": ("worker", attempts, "list_jobs", True),
+    "attempt_recorded_not_committed": ("worker", attempts, "start", True),
     "committed_not_connected": ("worker", TwilioGateway, "create_message", False),
     "connected_nothing_written": ("worker", http_exchange, "_require_leave", True),
     "half_written": ("worker", http_exchange, "_write", False),

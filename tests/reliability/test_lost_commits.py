@@ -1,14 +1,17 @@
 """The reply of a COMMIT is lost: the API says that it does not know, the worker calls nobody, nothing is doubled."""
 
+import time
 from collections.abc import Iterator
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from delivery.claiming import Claimer, Sending
+from delivery.pace import Pace
 from delivery.session import Session
-from delivery.worker import Sending, Worker
+from persistence.attempts import Job
 from tenancy import transaction
 from tenancy.transaction import Database, OutcomeUnknown, tenant_transaction
 from tests.agencies import Agency, Urls
@@ -71,21 +74,21 @@ def test_a_worker_whose_claims_commit_reply_is_lost_calls_nobody_and_leaves_it_t
     owner.close()
     message_id = office.queue(agency, office.converse(agency), "once")
     relayed = Database(through(proxy, urls.worker), pool_size=2)
-    worker = Worker(
+    claimer = Claimer(
         database=relayed,
-        session_url=urls.worker,
-        gateway=office.gateway,
         credentials=office.credentials,
         sending=Sending(NOWHERE, concurrency=4, validity_seconds=3600, first_look_seconds=0.0),
+        pace=Pace(4, time.monotonic),
     )
+    holding: dict[UUID, Job] = {}
     with transaction.session(urls.worker) as connection:
         session = Session(connection)
         proxy.lose_next_commit()
         with pytest.raises(OutcomeUnknown):
-            worker._claim(session)
+            claimer.claim(session, holding)
     relayed.close()
     assert office.state(agency, message_id) == "calling"
-    assert not worker.holds(message_id)
+    assert holding == {}
     assert office.simulator.accepted == []
     with running(office):
         office.reconcile_until(lambda: office.state(agency, message_id) == "accepted")
