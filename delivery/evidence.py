@@ -6,6 +6,7 @@ deadlocks.
 """
 
 import logging
+from typing import Any
 from uuid import UUID
 
 from delivery import metrics
@@ -117,12 +118,33 @@ def reject(
         conversations.set_opted_out(connection, conversation_id=conversation_id, opted_out=True)
 
 
-def give_up(connection: TenantConnection, *, message_id: UUID, conversation_id: UUID) -> None:
-    """There is no more to find out: it stays `unconfirmed` until late evidence or a person decides."""
+def give_up(
+    connection: TenantConnection, *, message_id: UUID, conversation_id: UUID, error_message: str | None = None
+) -> None:
+    """There is no more to find out: it stays `unconfirmed` until late evidence or a person decides.
+
+    With an error of ours, where one is known to be the reason.
+    """
     conversations.lock(connection, conversation_id=conversation_id)
     outbox.delete(connection, message_id=message_id)
     outbox.promote_next(connection, conversation_id=conversation_id)
-    messages.advance_status(connection, message_id=message_id, status="unconfirmed")
+    if (
+        error_message is not None
+    ):  # an error comes with a move, and a message that is looked into is `unconfirmed` already
+        messages.advance_status(connection, message_id=message_id, status="sending")
+    messages.advance_status(
+        connection,
+        message_id=message_id,
+        status="unconfirmed",
+        error_code=None if error_message is None else INTERNAL,
+        error_message=error_message,
+    )
+
+
+def poison(names: dict[str, Any], *, reason: str) -> None:
+    """Raise the alarm over a message that breaks whoever tries to send it, and is tried no more."""
+    metrics.looked("poison_message")
+    logger.error("poison_message", extra={**names, "reason": reason})
 
 
 def retry_later(

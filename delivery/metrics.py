@@ -24,6 +24,7 @@ LOOKS = (
     "found_at_carrier",
     "listing_unavailable",
     "never_confirmed",
+    "poison_message",
     "resending",
     "unconfirmed",
     "worker_ended_during_call",

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg2
 
-from delivery import evidence, lookup, metrics
+from delivery import evidence, lookup, metrics, retry_policy
 from delivery.lookup import names
 from delivery.session import Session
 from delivery.twilio_gateway import ListingUnavailable, TwilioGateway
@@ -162,4 +162,14 @@ class Reconciler:
     def _give_up(self, connection: TenantConnection, due: Due) -> None:
         metrics.looked("unconfirmed")
         logger.warning("unconfirmed", extra=names(due))
-        evidence.give_up(connection, message_id=due.message_id, conversation_id=due.conversation_id)
+        error_message = None
+        if attempts.count_broken(connection, message_id=due.message_id).with_the_worker >= retry_policy.MOST_DEATHS:
+            # Nobody can tell a death before the first byte from one after it, so it is not said to have failed.
+            evidence.poison(names(due), reason="worker_ended")
+            error_message = "The worker ended each time that it tried to send the message."
+        evidence.give_up(
+            connection,
+            message_id=due.message_id,
+            conversation_id=due.conversation_id,
+            error_message=error_message,
+        )

@@ -87,6 +87,19 @@ def hold_back(
 
 
 def _retry(connection: TenantConnection, job: Job, outcome: NotProcessed) -> None:
+    if outcome.reason.startswith("error_"):
+        broken = 1 + attempts.count_broken(connection, message_id=job.message_id).before_the_call
+        if broken >= retry_policy.MOST_BROKEN_ATTEMPTS:
+            evidence.poison(names(job), reason=outcome.reason)
+            _end(
+                connection,
+                job,
+                status="failed",
+                reason=outcome.reason,
+                error_code=evidence.INTERNAL,
+                error_message="The message could not be handed to the carrier.",
+            )
+            return
     tries = 1 + attempts.count_tried(connection, message_id=job.message_id)
     if tries >= retry_policy.MOST_ATTEMPTS:
         logger.error("send_gave_up", extra={**names(job), "reason": outcome.reason})

@@ -7,6 +7,11 @@ LONGEST_DELAY_SECONDS: Final = 300.0
 # With full jitter about three hours in all, after which an answer in a conversation is no answer any more.
 MOST_ATTEMPTS: Final = 80
 
+# Of attempts that an error of ours ended before anything was called; about a quarter of a minute.
+MOST_BROKEN_ATTEMPTS: Final = 5
+# Of attempts during which the worker itself died: one, and one resend. It may not be the message's fault.
+MOST_DEATHS: Final = 2
+
 # Codes by which Twilio refuses the account or the sender and not the message: the queue is kept.
 # https://www.twilio.com/docs/api/errors
 SENDER_PAUSED_SECONDS: Final[dict[int, float]] = {

@@ -105,6 +105,14 @@ COUNT_TRIED = text("""
     and reason <> all(:held_back)
 """)
 
+COUNT_BROKEN = text("""
+    select count(*) filter (where outcome = 'not_processed' and left(reason, 6) = 'error_') as before_the_call,
+        count(*) filter (where outcome = 'unknown' and reason = 'worker_ended') as with_the_worker
+    from attempts
+    where agency_id = :agency_id
+    and message_id = :message_id
+""")
+
 # Another message to the same contact with the same content, of which one attempt may or may not have arrived.
 HAS_UNPROVEN_TWIN = text("""
     select exists (
@@ -148,6 +156,14 @@ class Job:
     attempted_at: datetime
     negative_listings: int
     twilio_sid: str | None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Attempts that an error of ours ended before anything was called, and those during which the worker died."""
+
+    before_the_call: int
+    with_the_worker: int
 
 
 @dataclass(frozen=True)
@@ -217,6 +233,11 @@ def count_tried(connection: TenantConnection, *, message_id: UUID) -> int:
     """How many calls for this message the carrier did not process."""
     count: int = connection.execute(COUNT_TRIED, message_id=message_id, held_back=list(HELD_BACK)).scalar_one()
     return count
+
+
+def count_broken(connection: TenantConnection, *, message_id: UUID) -> Broken:
+    """How often an attempt of this message failed by our own fault."""
+    return Broken(**connection.execute(COUNT_BROKEN, message_id=message_id).one()._mapping)
 
 
 def has_unproven_twin(connection: TenantConnection, *, message_id: UUID) -> bool:

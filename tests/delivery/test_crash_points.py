@@ -51,7 +51,7 @@ def crashing(office: Office, point: str, flag: Path) -> Iterator["subprocess.Pop
         process.wait()
 
 
-def _let_resend(office: Office, agency: Agency) -> None:
+def let_resend(office: Office, agency: Agency) -> None:
     owner = Database(office.urls.owner, pool_size=1)
     with tenant_transaction(owner, agency.id) as connection:
         connection.execute(text("update agencies set resend_unconfirmed = true where agency_id = :agency_id"))
@@ -62,7 +62,7 @@ def _let_resend(office: Office, agency: Agency) -> None:
 def test_a_worker_killed_at_any_point_loses_nothing_and_doubles_nothing(
     office: Office, agency: Agency, other_agency: Agency, tmp_path: Path, point: str
 ) -> None:
-    _let_resend(office, agency)
+    let_resend(office, agency)
     theirs = office.converse(other_agency)
     conversation_id = office.converse(agency)
     if point.startswith("reconciler"):
@@ -90,6 +90,11 @@ def test_a_worker_killed_at_any_point_loses_nothing_and_doubles_nothing(
 
 def _die(office: Office, agency: Agency, conversation_id: UUID | None, tmp_path: Path, point: str) -> UUID:
     message_id = UUID(int=0) if conversation_id is None else office.queue(agency, conversation_id, "once")
+    crash(office, tmp_path, point)
+    return message_id
+
+
+def crash(office: Office, tmp_path: Path, point: str) -> None:
+    """Run a worker until it has died there."""
     with crashing(office, point, tmp_path / "flag") as process:
         assert process.wait(timeout=60) == -signal.SIGKILL
-    return message_id
