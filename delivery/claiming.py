@@ -73,13 +73,17 @@ class Claimer:
         # Which agencies send by which account, as far as this process has seen.
         self._agencies: defaultdict[str, set[UUID]] = defaultdict(set)
 
-    def claim(self, session: Session, holding: dict[UUID, Job]) -> list[tuple[Job, TwilioAccount | None]]:
-        """Take work, add it to what is under way, and record the attempts.
+    def claim(
+        self, session: Session, holding: dict[UUID, Job], ended: set[UUID]
+    ) -> list[tuple[Job, TwilioAccount | None]]:
+        """Take work, add it to what is held, and record the attempts. Calls that have `ended` leave their place.
 
         When the reply of the commit is lost it may be ours: nothing is called then, and the reconciler finds it.
         Raises DatabaseUnavailable and OutcomeUnknown.
         """
-        share = self._share(list(holding.copy().values()))
+        # While little can be written down, little is begun.
+        left = ended.copy() if len(ended) < self._sending.concurrency else set()
+        share = self._share([job for message_id, job in holding.copy().items() if message_id not in left])
         if share.limit <= 0:
             return []
         claims: list[Claim] = []

@@ -5,10 +5,11 @@ Each function takes the agency's open transaction, and may run again when the re
 
 import logging
 import secrets
+from collections.abc import Sequence
 
 from delivery import evidence, retry_policy
 from delivery.outcomes import Accepted, NotProcessed, Outcome, Rejected, Unknown
-from persistence import attempts, channels, outbox
+from persistence import acceptances, attempts, channels, message_status, outbox
 from persistence.attempts import Job
 from persistence.connection import TenantConnection
 
@@ -54,6 +55,25 @@ def record(connection: TenantConnection, job: Job, outcome: Outcome, *, first_lo
                 reason=reason,
                 delay_seconds=first_look_seconds,
             )
+
+
+def is_plain(accepted: Accepted) -> bool:
+    """Whether the carrier took the message and no more, as it does: its way has begun."""
+    return message_status.FROM_TWILIO.get(accepted.provider_status, "sending") == "sending"
+
+
+def record_accepted(connection: TenantConnection, accepted: Sequence[tuple[Job, Accepted]]) -> None:
+    """The same as `record` for several at a time, all of one agency, accepted plainly, of different conversations."""
+    bound = acceptances.insert_all(
+        connection,
+        accepted=[
+            acceptances.Acceptance(job.message_id, job.conversation_id, job.attempt, outcome.twilio_sid)
+            for job, outcome in accepted
+        ],
+    )
+    for job, outcome in accepted:
+        if job.message_id not in bound:
+            record(connection, job, outcome, first_look_seconds=0.0)
 
 
 def withhold(connection: TenantConnection, job: Job, *, has_account: bool, pause_seconds: float) -> None:

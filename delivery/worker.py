@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from uuid import UUID
 
 import psycopg2
@@ -14,15 +15,15 @@ import psycopg2
 from delivery import metrics, recording
 from delivery.breaker import Breaker
 from delivery.claiming import Claimer, Sending
-from delivery.outcomes import TOO_MANY_REQUESTS, NotProcessed, Outcome, Unknown
+from delivery.outcomes import TOO_MANY_REQUESTS, Accepted, NotProcessed, Outcome, Unknown
 from delivery.pace import Pace
+from delivery.recorder import Ended, Recorder
 from delivery.session import Session
 from delivery.twilio_gateway import OutboundMessage, TwilioAccount, TwilioGateway
 from persistence import workers
 from persistence.attempts import Job
-from persistence.connection import TenantConnection
 from tenancy import transaction
-from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown, tenant_transaction, unbound_transaction
+from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown, unbound_transaction
 from tenancy.twilio_credentials import TwilioCredentials
 
 __all__ = ["Sending", "Worker"]
@@ -31,7 +32,8 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
-RECORD_RETRY_SECONDS = 0.5
+# Between two claims under load, for some more places to come free: one claim for each message costs more than it sends.
+BREATH_SECONDS = 0.01
 # Not trouble of the carrier: the worker itself stepped back right before the call.
 OWN_REASONS = ("leave_to_send_withdrawn", "leave_to_send_unknown", "no_free_place", "deadline_before_write")
 
@@ -58,6 +60,9 @@ class Worker:
         self._stopping = threading.Event()
         # The messages whose attempts this process is making. The main thread adds, others remove, each its own key.
         self._holding: dict[UUID, Job] = {}
+        # Those among them whose call has ended, and which wait to be written down.
+        self._ended: set[UUID] = set()
+        self._recorder = Recorder(database=database, stopping=self._stopping, recorded=self._release)
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
@@ -74,7 +79,7 @@ class Worker:
     def run(self, on_session: Callable[[Session], None] = lambda session: None) -> None:
         """Work until stopped; a lost database is waited for. `on_session` is told of each new session."""
         places = self._sending.concurrency + self._sending.reserved
-        with ThreadPoolExecutor(places, thread_name_prefix="send") as pool:
+        with self._recorder.running(), ThreadPoolExecutor(places, thread_name_prefix="send") as pool:
             while not self._stopping.is_set():
                 try:
                     with transaction.session(self._session_url) as connection:
@@ -100,7 +105,7 @@ class Worker:
                     with unbound_transaction(self._database) as connection:
                         workers.beat(connection, worker_key=session.worker_key)
                     metrics.worker_beat()
-                jobs = self._claimer.claim(session, self._holding)
+                jobs = self._claimer.claim(session, self._holding, self._ended)
             except (DatabaseUnavailable, OutcomeUnknown):
                 # A statement that failed is no reason to give up the session, and with it the calls under way.
                 if not session.is_alive():
@@ -110,31 +115,37 @@ class Worker:
                 pool.submit(self._handle, session, job, account)
             if not jobs:
                 session.wait(self._wake, POLL_SECONDS)
+            else:
+                self._stopping.wait(BREATH_SECONDS)
         while self._holding:  # the session outlives the calls that it vouches for
             time.sleep(0.02)
         with unbound_transaction(self._database) as connection:
             workers.delete(connection, worker_key=session.worker_key)
 
     def _handle(self, session: Session, job: Job, account: TwilioAccount | None) -> None:
-        """Make the attempt, or not, and write down what came of it."""
+        """Make the attempt, or not, and have it written down what came of it."""
         try:
-            self._persist(job, self._attempt(session, job, account))
+            ended = self._attempt(session, job, account)
         except Exception as error:  # the attempt stays open, and is looked into as one that nobody holds
             logger.error("send_broke_off", exc_info=True, extra={**recording.names(job), "error": type(error).__name__})
-        finally:
-            self._holding.pop(job.message_id, None)
+            self._release(job)
+        else:
+            self._ended.add(job.message_id)
+            self._recorder.put(ended)
             self._rouse()
 
-    def _attempt(self, session: Session, job: Job, account: TwilioAccount | None) -> Callable[[TenantConnection], None]:
-        """Call the carrier unless something forbids it; what is to be written down."""
+    def _attempt(self, session: Session, job: Job, account: TwilioAccount | None) -> Ended:
+        """Call the carrier unless something forbids it."""
         pause = 0.0
         if account is not None and job.agency_is_active and not job.opted_out and not (job.paused_seconds or 0.0) > 0.0:
             pause = self._breaker.pause_seconds(job.account_sid)
             if pause <= 0.0:
                 outcome = self._call(session, job, account)
-                first_look = self._sending.first_look_seconds
-                return lambda tenant: recording.record(tenant, job, outcome, first_look_seconds=first_look)
-        return lambda tenant: recording.withhold(tenant, job, has_account=account is not None, pause_seconds=pause)
+                record = partial(
+                    recording.record, job=job, outcome=outcome, first_look_seconds=self._sending.first_look_seconds
+                )
+                return Ended(job, record, outcome if isinstance(outcome, Accepted) else None)
+        return Ended(job, partial(recording.withhold, job=job, has_account=account is not None, pause_seconds=pause))
 
     def _call(self, session: Session, job: Job, account: TwilioAccount) -> Outcome:
         try:
@@ -176,17 +187,11 @@ class Worker:
             validity_period_seconds=self._sending.validity_seconds,
         )
 
-    def _persist(self, job: Job, record: Callable[[TenantConnection], None]) -> None:
-        """What was observed is written down as soon as the database takes it; each record may be repeated."""
-        while True:
-            stopping = self._stopping.is_set()
-            try:
-                with tenant_transaction(self._database, job.agency_id) as tenant:
-                    return record(tenant)
-            except (DatabaseUnavailable, OutcomeUnknown):
-                if stopping:
-                    raise
-                self._stopping.wait(RECORD_RETRY_SECONDS)
+    def _release(self, job: Job) -> None:
+        """The attempt is in nobody's hands any more."""
+        self._holding.pop(job.message_id, None)
+        self._ended.discard(job.message_id)
+        self._rouse()
 
     def _rouse(self) -> None:
         with suppress(BlockingIOError):

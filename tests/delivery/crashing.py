@@ -35,7 +35,7 @@ POINTS: dict[str, tuple[str, Any, str, bool]] = {
     "written_not_answered": ("worker", http_exchange, "_read", False),
     "answered_not_recorded": ("worker", recording, "record", False),
     "recorded_not_committed": ("worker", recording, "record", True),
-    "recorded": ("worker", Worker, "_persist", True),
+    "recorded": ("worker", Worker, "_release", True),
     "reconciler_before_doubt": ("worker", evidence, "doubt", False),
     "reconciler_doubted_not_committed": ("worker", evidence, "doubt", True),
     "reconciler_asked_not_recorded": ("worker", lookup, "list_since", True),

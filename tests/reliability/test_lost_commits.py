@@ -85,7 +85,7 @@ def test_a_worker_whose_claims_commit_reply_is_lost_calls_nobody_and_leaves_it_t
         session = Session(connection)
         proxy.lose_next_commit()
         with pytest.raises(OutcomeUnknown):
-            claimer.claim(session, holding)
+            claimer.claim(session, holding, set())
     relayed.close()
     assert office.state(agency, message_id) == "calling"
     assert holding == {}

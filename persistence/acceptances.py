@@ -1,0 +1,108 @@
+"""What the carrier accepted, written down for many messages of one agency at a time.
+
+The same changes as `delivery.evidence.accept` makes for one message, in its order: conversations, outbox, attempts,
+messages. SIDs and attempt numbers go in as JSON objects by message id: a join with them would not run under Citus.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+
+from persistence import message_status, outbox
+from persistence.connection import TenantConnection
+
+# In one order, so that two transactions that lock several never wait for each other.
+LOCK_CONVERSATIONS = text("""
+    select id
+    from conversations
+    where agency_id = :agency_id
+    and id = any(:conversation_ids)
+    order by id
+    for no key update
+""")
+
+FOLLOW = text("""
+    update outbox
+    set state = 'accepted', available_at = clock_timestamp(), negative_listings = 0
+    where agency_id = :agency_id
+    and message_id = any(:message_ids)
+    and state in ('waiting', 'queued', 'calling', 'unknown')
+""")
+
+FINISH = text("""
+    update attempts
+    set finished_at = statement_timestamp(), outcome = 'accepted', reason = null, error_code = null,
+        twilio_sid = coalesce(twilio_sid, cast(:twilio_sids as jsonb) ->> cast(message_id as text))
+    where agency_id = :agency_id
+    and message_id = any(:message_ids)
+    and number = cast(cast(:numbers as jsonb) ->> cast(message_id as text) as integer)
+    and (outcome is null or outcome = 'unknown')
+""")
+
+PROMOTE = text("""
+    update outbox
+    set state = 'queued', available_at = clock_timestamp()
+    from unnest(cast(:conversation_ids as uuid[])) as freed (conversation_id)
+    cross join lateral (
+        select message_id
+        from outbox
+        where agency_id = :agency_id
+        and conversation_id = freed.conversation_id
+        and state = 'waiting'
+        order by sent_at, message_id
+        limit 1
+    ) following
+    where outbox.agency_id = :agency_id
+    and outbox.message_id = following.message_id
+    and not exists (
+        select 1
+        from outbox other
+        where other.agency_id = :agency_id
+        and other.conversation_id = freed.conversation_id
+        and other.state in ('queued', 'calling', 'unknown'))
+    returning outbox.message_id
+""")
+
+# One that has a SID already, because its callback was faster or because it went out twice, is left to a closer look.
+BIND = text("""
+    update messages
+    set twilio_sid = cast(:twilio_sids as jsonb) ->> cast(id as text),
+        status = case when status = any(:sources) then 'sending' else status end
+    where agency_id = :agency_id
+    and id = any(:message_ids)
+    and twilio_sid is null
+    returning id
+""")
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """One message that the carrier has, and under which SID, by which attempt."""
+
+    message_id: UUID
+    conversation_id: UUID
+    attempt: int
+    twilio_sid: str
+
+
+def insert_all(connection: TenantConnection, *, accepted: Sequence[Acceptance]) -> set[UUID]:
+    """Write them down; the messages that were bound. The others have a SID already, and nothing was done about it.
+
+    Each is of a conversation of its own. Raises what the database raises when a SID belongs to another message.
+    """
+    ids = [one.message_id for one in accepted]
+    conversation_ids = [one.conversation_id for one in accepted]
+    twilio_sids = json.dumps({str(one.message_id): one.twilio_sid for one in accepted})
+    numbers = json.dumps({str(one.message_id): one.attempt for one in accepted})
+    connection.execute(LOCK_CONVERSATIONS, conversation_ids=conversation_ids)
+    connection.execute(FOLLOW, message_ids=ids)
+    connection.execute(FINISH, message_ids=ids, twilio_sids=twilio_sids, numbers=numbers)
+    if connection.execute(PROMOTE, conversation_ids=conversation_ids).first() is not None:
+        connection.execute(outbox.NOTIFY)
+    bound = connection.execute(
+        BIND, message_ids=ids, twilio_sids=twilio_sids, sources=list(message_status.sources_of("sending"))
+    )
+    return set(bound.scalars())
