@@ -176,11 +176,17 @@ def start_simulator(
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
+    wait_for_simulator(port)
+    return process
+
+
+def wait_for_simulator(port: int) -> None:
+    """Return when it answers. Raises TimeoutError after half a minute."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with suppress(httpx.HTTPError):
             httpx.get(f"http://127.0.0.1:{port}/simulator/faults", timeout=2, trust_env=False)
-            return process
+            return
         time.sleep(0.05)
     raise TimeoutError("the simulator did not start")
 
