@@ -1,14 +1,16 @@
 """How many requests may be under way: bounded lanes, so that overload is answered at once and never by waiting long.
 
 Twilio's webhooks cannot be asked to come again, and a health check that is shed restarts a process that is merely busy:
-each has its own lane. The API never holds the threads that are reserved for webhooks; webhooks may use all of them.
+each has its own lane. Webhooks and the rest of the API share the threads of the handlers, and neither can take those
+that are reserved for the other: anybody may post to a webhook's address. What is free beyond that goes to webhooks
+first. No lane has more places than there are threads and connections, so that nothing waits once it has its place.
 """
 
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from conversations_api.web.contract import Operation
 from handlers.problems import Problem
@@ -29,7 +31,8 @@ class Limits:
     send_seconds: float = 30.0  # for a client to take its answer
 
     @property
-    def reserved_for_webhooks(self) -> int:
+    def reserved(self) -> int:
+        """The threads that webhooks never hold, and as many that only webhooks do."""
         return max(1, self.handler_threads // 4)
 
     @property
@@ -43,16 +46,43 @@ class Limits:
         return self.handler_threads + 1
 
 
-class Lane:
-    """So many requests at once, so many waiting in their order, none longer than it may; the rest is shed."""
+# Of the time between one place that was handed on and the next, how much the latest one counts.
+_LATEST = 0.2
 
-    def __init__(self, *, running: int, queued: int, open_requests: int, queue_seconds: float) -> None:
-        self._free = running
+
+@dataclass
+class Places:
+    """The places that stand for threads. One that is given back goes to the first lane where somebody waits for it."""
+
+    free: int
+    lanes: "list[Lane]" = field(default_factory=list)
+
+    def give_back(self) -> None:
+        self.free += 1
+        for lane in self.lanes:
+            if lane.admit_next():
+                return
+
+
+class Lane:
+    """So many requests at once, so many waiting in their order, none longer than it may; the rest is shed.
+
+    What would wait for too long, as fast as the queue moves, is not let in: it is told at once, and not when its time
+    is over.
+    """
+
+    def __init__(self, places: Places, *, running: int, queued: int, open_requests: int, queue_seconds: float) -> None:
+        self._places = places
+        places.lanes.append(self)
+        self._running = 0
+        self._most_running = running
         self._queue: deque[asyncio.Future[None]] = deque()
         self._queued = queued
         self._open = 0
         self._open_requests = open_requests
         self._queue_seconds = queue_seconds
+        self._pace = 0.0  # seconds from one who is let in from the queue to the next
+        self._moved_at = 0.0
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -76,15 +106,37 @@ class Lane:
 
     async def enter(self) -> None:
         """Take a place, for whom it outlives. Raises Problem `overloaded`."""
-        if self._free:
-            self._free -= 1
+        if self._may_run():
+            self._take()
         else:
             await self._wait()
 
+    def leave(self) -> None:
+        """Give a place back."""
+        self._running -= 1
+        self._places.give_back()
+
+    def admit_next(self) -> bool:
+        """Hand a free place to whoever has waited longest; whether there was one who may have it."""
+        # It is handed on while somebody waits: nobody who comes later can take it first.
+        while self._queue and self._may_run():
+            turn = self._queue.popleft()
+            if not turn.done():
+                self._take()
+                turn.set_result(None)
+                now = asyncio.get_running_loop().time()
+                self._pace += _LATEST * (now - self._moved_at - self._pace)
+                self._moved_at = now
+                return True
+        return False
+
     async def _wait(self) -> None:
-        if len(self._queue) >= self._queued:
+        if len(self._queue) >= self._queued or len(self._queue) * self._pace > self._queue_seconds:
             raise Problem("overloaded")
-        turn = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if not self._queue:
+            self._moved_at = loop.time()
+        turn = loop.create_future()
         self._queue.append(turn)
         try:
             async with asyncio.timeout(self._queue_seconds):
@@ -98,32 +150,31 @@ class Lane:
                 raise Problem("overloaded") from None
             raise
 
-    def leave(self) -> None:
-        """Give a place back."""
-        # A place is handed on, not freed, while somebody waits: nobody who comes later can take it first.
-        while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+    def _may_run(self) -> bool:
+        return self._places.free > 0 and self._running < self._most_running
+
+    def _take(self) -> None:
+        self._places.free -= 1
+        self._running += 1
 
 
 class Lanes:
     """The lanes of a process, by operation: a readiness check that hangs with the database keeps no other waiting."""
 
     def __init__(self, limits: Limits) -> None:
-        def lane(running: int, queued: int) -> Lane:
+        def lane(places: Places, running: int, queued: int) -> Lane:
             return Lane(
+                places,
                 running=running,
                 queued=queued,
                 open_requests=limits.open_requests,
                 queue_seconds=limits.queue_seconds,
             )
 
-        self._api = lane(max(1, limits.handler_threads - limits.reserved_for_webhooks), limits.queued_requests)
-        self._webhooks = lane(limits.handler_threads, limits.queued_webhooks)
-        self._health = defaultdict[str, Lane](lambda: lane(1, limits.queued_requests))
+        handlers, share = Places(limits.handler_threads), limits.handler_threads - limits.reserved
+        self._webhooks = lane(handlers, share, limits.queued_webhooks)
+        self._api = lane(handlers, share, limits.queued_requests)
+        self._health = defaultdict[str, Lane](lambda: lane(Places(1), 1, limits.queued_requests))
 
     def of(self, operation: Operation | None = None) -> Lane:
         """The lane of an operation; that of the API for the documentation, which is none."""

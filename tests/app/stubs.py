@@ -20,6 +20,7 @@ from tenancy import transaction
 
 GOOD_TOKEN = "good"
 SECRET = "canary-+12025550143"  # must not come out of anything
+HANGING_HOOK = 999  # this webhook waits as `wait` does
 
 calls: list[str] = []  # the operations that a handler was reached for
 running = threading.Semaphore(0)  # released by each `wait` that has begun
@@ -66,6 +67,8 @@ def drop_thing(_request: Request, thing_id: str) -> Response:
 
 
 def take_hook(request: Request, number: int) -> Response:
+    if number == HANGING_HOOK:
+        _wait()
     # Text, not bytes: given bytes, parse_qsl answers with bytes and fails on whatever is not ASCII.
     pairs = parse_qsl(request.body.decode("utf-8", errors="replace"), keep_blank_values=True)
     return responses.xml(f"<r>{number} {pairs}</r>")

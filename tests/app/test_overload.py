@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from functools import partial
 
 import pytest
 from starlette.types import ASGIApp
 
-from conversations_api.web.lanes import Lane, Limits
+from conversations_api.web.lanes import Lane, Limits, Places
 from handlers.problems import Problem
 from tests.app import stubs
 from tests.app.asking import FORM, Reply, ask_async, shapes_app
@@ -14,12 +15,17 @@ from tests.app.asking import FORM, Reply, ask_async, shapes_app
 WAIT = "/api/v1/calls/wait"
 
 
-async def occupy(app: ASGIApp, count: int) -> list[asyncio.Task[Reply]]:
+async def occupy(app: ASGIApp, count: int, *, webhooks: bool = False) -> list[asyncio.Task[Reply]]:
     """So many requests that hold a thread until `stubs.proceed` is set."""
-    tasks = [asyncio.create_task(ask_async(app, WAIT)) for _ in range(count)]
+    ask = partial(post_hook, app, stubs.HANGING_HOOK) if webhooks else partial(ask_async, app, WAIT)
+    tasks = [asyncio.create_task(ask()) for _ in range(count)]
     for _ in range(count):
-        assert await asyncio.to_thread(stubs.running.acquire, timeout=5)
+        assert await asyncio.to_thread(stubs.running.acquire, timeout=30)
     return tasks
+
+
+async def post_hook(app: ASGIApp, number: int = 1) -> Reply:
+    return await ask_async(app, f"/api/v1/hook/{number}", method="POST", headers=FORM, body=b"Body=x")
 
 
 async def let_go(tasks: list[asyncio.Task[Reply]]) -> list[int]:
@@ -33,9 +39,9 @@ def test_as_many_handlers_run_at_once_as_are_configured(threads: int) -> None:
     app = shapes_app(limits=limits)
 
     async def scenario() -> list[int]:
-        return await let_go(await occupy(app, threads - limits.reserved_for_webhooks))
+        return await let_go(await occupy(app, threads - limits.reserved))
 
-    assert asyncio.run(scenario()) == [200] * (threads - limits.reserved_for_webhooks)
+    assert asyncio.run(scenario()) == [200] * (threads - limits.reserved)
 
 
 def test_a_full_queue_is_answered_at_once_and_says_when_to_come_again() -> None:
@@ -98,12 +104,57 @@ def test_webhooks_and_health_checks_are_served_while_the_api_is_full() -> None:
     async def scenario() -> list[int]:
         tasks = await occupy(app, 3)
         shed = await ask_async(app, WAIT)
-        hooks = [ask_async(app, "/api/v1/hook/1", method="POST", headers=FORM, body=b"Body=x") for _ in range(50)]
+        hooks = [post_hook(app) for _ in range(50)]
         replies = await asyncio.gather(*hooks, ask_async(app, "/api/v1/healthz", headers=()))
         await let_go(tasks)
         return [shed.status, *(reply.status for reply in replies)]
 
     assert asyncio.run(scenario()) == [503] + [200] * 51
+
+
+def test_health_checks_and_the_api_are_served_while_webhooks_are_full() -> None:
+    app = shapes_app(limits=Limits(handler_threads=4, queued_webhooks=0))
+
+    async def scenario() -> list[int]:
+        tasks = await occupy(app, 3, webhooks=True)
+        shed = await post_hook(app)
+        replies = [await ask_async(app), await ask_async(app, "/api/v1/healthz", headers=())]
+        await let_go(tasks)
+        return [shed.status, *(reply.status for reply in replies)]
+
+    assert asyncio.run(scenario()) == [503, 200, 200]
+
+
+def test_health_checks_are_served_while_everything_else_hangs() -> None:
+    app = shapes_app(limits=Limits(handler_threads=4, queue_seconds=60))
+
+    async def scenario() -> list[int]:
+        tasks = [asyncio.create_task(ask_async(app, WAIT)) for _ in range(10)]
+        tasks += [asyncio.create_task(post_hook(app, stubs.HANGING_HOOK)) for _ in range(10)]
+        for _ in range(4):
+            assert await asyncio.to_thread(stubs.running.acquire, timeout=30)
+        health = await asyncio.wait_for(ask_async(app, "/api/v1/healthz", headers=()), 15)
+        hanging = sum(not task.done() for task in tasks)
+        return [health.status, hanging, *await let_go(tasks)]
+
+    assert asyncio.run(scenario()) == [200, 20, *[200] * 20]
+
+
+def test_a_free_thread_goes_to_a_waiting_webhook_first() -> None:
+    app = shapes_app(limits=Limits(handler_threads=4, queue_seconds=30))
+
+    async def scenario() -> list[str]:
+        ended: list[str] = []
+        tasks = [*await occupy(app, 2), *await occupy(app, 2, webhooks=True)]
+        waiting = {"api": ask_async(app), "webhook": post_hook(app)}
+        for name, asked in waiting.items():
+            tasks.append(asyncio.create_task(asked))
+            tasks[-1].add_done_callback(lambda _, name=name: ended.append(name))
+            await asyncio.sleep(0)
+        await let_go(tasks)
+        return ended
+
+    assert asyncio.run(scenario())[0] == "webhook"
 
 
 def test_a_shed_request_frees_its_place() -> None:
@@ -126,7 +177,7 @@ def test_a_failing_handler_frees_its_place(app: ASGIApp) -> None:
 
 def test_requests_whose_bodies_are_on_their_way_are_bounded_too() -> None:
     async def scenario() -> str:
-        lane = Lane(running=1, queued=1, open_requests=2, queue_seconds=1)
+        lane = Lane(Places(9), running=1, queued=1, open_requests=2, queue_seconds=1)
         with lane.opened(), lane.opened(), pytest.raises(Problem, match="overloaded"), lane.opened():
             pass
         with lane.opened():
@@ -137,7 +188,7 @@ def test_requests_whose_bodies_are_on_their_way_are_bounded_too() -> None:
 
 def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
     async def scenario() -> bool:
-        lane = Lane(running=1, queued=1, open_requests=9, queue_seconds=5)
+        lane = Lane(Places(9), running=1, queued=1, open_requests=9, queue_seconds=5)
 
         async def wait() -> bool:
             async with lane.running():
@@ -157,7 +208,7 @@ def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
 
 def test_places_are_given_in_the_order_of_coming_and_none_is_lost() -> None:
     async def scenario() -> list[int]:
-        lane = Lane(running=2, queued=1000, open_requests=1000, queue_seconds=5)
+        lane = Lane(Places(9), running=2, queued=1000, open_requests=1000, queue_seconds=60)
         order: list[int] = []
 
         async def take(number: int) -> None:
@@ -180,6 +231,50 @@ def test_places_are_given_in_the_order_of_coming_and_none_is_lost() -> None:
     assert {number for number in range(300) if number % 3 != 1} <= set(order)
 
 
-def test_some_threads_are_always_reserved_for_webhooks() -> None:
-    assert [Limits(handler_threads=threads).reserved_for_webhooks for threads in (2, 4, 10, 64)] == [1, 1, 2, 16]
+def test_who_would_wait_too_long_as_fast_as_the_queue_moves_is_told_at_once() -> None:
+    async def scenario() -> list[bool]:
+        lane = Lane(Places(9), running=1, queued=1000, open_requests=1000, queue_seconds=0.5)
+
+        async def work() -> None:
+            async with lane.running():
+                await asyncio.sleep(0.1)
+
+        # Five at most get through in the time; that is known once some have.
+        await asyncio.gather(*(work() for _ in range(4)))
+        crowd = [asyncio.create_task(work()) for _ in range(50)]
+        await asyncio.sleep(0)
+        told = [task.done() for task in crowd]
+        await asyncio.gather(*crowd, return_exceptions=True)
+        assert all(isinstance(task.exception(), Problem) for task in crowd if task.exception() is not None)
+        return told
+
+    told = asyncio.run(scenario())
+    assert told[0] is False
+    assert sum(told) > 20
+
+
+def test_a_queue_that_stood_still_fills_again_when_it_moves() -> None:
+    async def scenario() -> list[int]:
+        lane = Lane(Places(9), running=1, queued=1000, open_requests=1000, queue_seconds=60)
+
+        async def work() -> None:
+            async with lane.running():
+                await asyncio.sleep(0)
+
+        async def crowd(number: int) -> int:
+            results = await asyncio.gather(*(work() for _ in range(number)), return_exceptions=True)
+            return sum(each is None for each in results)
+
+        lane._pace = 600.0  # as if nothing had moved for ten minutes
+        before = await crowd(100)
+        for _ in range(60):
+            await crowd(2)
+        return [before, await crowd(100)]
+
+    # The first runs, the second is always let into the queue: that is how the lane learns.
+    assert asyncio.run(scenario()) == [2, 100]
+
+
+def test_some_threads_are_always_reserved() -> None:
+    assert [Limits(handler_threads=threads).reserved for threads in (2, 4, 10, 64)] == [1, 1, 2, 16]
     assert Limits(handler_threads=10).threads == 12
