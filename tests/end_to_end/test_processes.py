@@ -6,9 +6,11 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
+from sqlalchemy.engine import make_url
 
 from conversations_api.demo.invented_agencies import Agency
 from conversations_api.embedded_postgres import EmbeddedPostgres
@@ -99,6 +101,28 @@ def test_a_request_that_is_under_way_when_the_api_is_stopped_gets_its_answer(own
         status, message = hear(connection)
     assert (status, message["content"]) == (201, "Under way")
     assert api.wait(20) == 0
+
+
+def test_no_two_processes_share_a_connection_to_the_database(stack: Stack) -> None:
+    """A connection that was open before a fork would be one that two processes talk over at once."""
+    master = psutil.Process(stack.children["serve"].process.pid)
+    forked = master.children()
+    assert len(forked) == 2
+    deadline = time.monotonic() + 60
+    while not all(ports_to_the_database(stack, process) for process in forked):
+        assert time.monotonic() < deadline
+        with ThreadPoolExecutor(16) as pool:  # each of its threads has a new connection, which either may accept
+            list(pool.map(lambda _: stack.get(stack.agencies[0], "/conversations"), range(32)))
+    one, two = (ports_to_the_database(stack, process) for process in forked)
+    assert one & two == set()
+    assert ports_to_the_database(stack, master) == set()
+
+
+def ports_to_the_database(stack: Stack, process: psutil.Process) -> set[int]:
+    """Our own ends of a process's connections to PostgreSQL."""
+    port = make_url(stack.urls.app).port
+    connections = process.net_connections("tcp")
+    return {one.laddr.port for one in connections if one.raddr and one.raddr.port == port}
 
 
 def test_a_killed_master_takes_its_processes_along(own_stack: Stack) -> None:

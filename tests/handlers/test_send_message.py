@@ -1,8 +1,10 @@
 """POST /conversations/{id}/messages: who may send what where, and what is kept of it."""
 
 import json
+import re
+from itertools import pairwise
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -95,6 +97,18 @@ def test_text_is_kept_exactly(api: Api, mine: Agency, conversation: str, content
     assert answer.status == 201
     assert answer.json["content"] == content
     assert me.get(f"/conversations/{conversation}/messages").json["messages"][0]["content"] == content
+
+
+def test_the_next_id_cannot_be_told_from_the_last(api: Api, mine: Agency, conversation: str) -> None:
+    """Besides the time it holds nothing that counts: whoever knows one has billions to try for the next."""
+    me = api.of(mine)
+    ids = [UUID(me.send(conversation, str(number)).json["id"]) for number in range(16)]
+    assert {id_.version for id_ in ids} == {7}
+    ends = [id_.int & 0xFFFFFFFF for id_ in ids]
+    steps = [abs(later - earlier) for earlier, later in pairwise(ends)]
+    assert len({step >> 16 for step in steps}) > 12
+    shown = json.dumps(me.get(f"/conversations/{conversation}/messages").json)
+    assert not re.search(r'"(id|number|sequence|[a-z_]+_id)": *\d', shown)
 
 
 def test_media_is_kept_with_its_type(api: Api, mine: Agency, conversation: str) -> None:

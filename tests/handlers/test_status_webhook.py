@@ -107,6 +107,22 @@ def test_an_unknown_error_code_breaks_nothing(api: Api, mine: Agency, message: s
     assert shown["error"] is None if code in ("", "0") else shown["error"]["code"] == code[:100].replace("\0", "\ufffd")
 
 
+@pytest.mark.parametrize(
+    "changed", [{"MessageStatus": "delivered"}, {"ErrorCode": "30005"}, {"MessageSid": "SM" + "6" * 32}], ids=str
+)
+def test_a_report_that_differs_in_anything_that_tells_is_kept_beside_the_first(
+    api: Api, mine: Agency, message: str, changed: dict[str, str]
+) -> None:
+    first = {"ErrorCode": "30003", "MessageStatus": "undelivered"}
+    for fields in (first, first | changed, first, first | changed):
+        assert report(api, mine, message, "", **fields).status == 200
+    kept = read(api, mine, message)["history"]
+    assert [(one["provider_status"], one["error_code"], one["twilio_sid"]) for one in kept] == [
+        (fields["MessageStatus"], fields["ErrorCode"], fields.get("MessageSid", SID))
+        for fields in (first, first | changed)
+    ]
+
+
 def test_a_report_of_an_unknown_message_is_taken_and_kept(api: Api, mine: Agency) -> None:
     unknown = str(uuid4())
     assert report(api, mine, unknown, "delivered").status == 200

@@ -8,7 +8,7 @@ import pytest
 
 from delivery import twilio_gateway
 from tenancy.twilio_credentials import TwilioCredentials
-from tests.agencies import ACCOUNT_SID, Agency
+from tests.agencies import ACCOUNT_SID, Agency, Urls
 from tests.api_client import (
     AUTH_TOKEN,
     BASE_PATH,
@@ -20,9 +20,10 @@ from tests.api_client import (
     Api,
     inbound_form,
 )
-from tests.serving import SECRETS_KEY
+from tests.serving import SECRETS_KEY, served
 
 OWN_TOKEN, OLD_TOKEN = "1" * 32, "2" * 32
+TOKENS = {AUTH_TOKEN: 200, OLD_TOKEN: 200, OWN_TOKEN: 403, "": 403}
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,16 @@ def test_text_moved_from_the_form_to_the_address_is_refused(webhook: Webhook) ->
     assert webhook.stored() == 0
 
 
+def test_text_moved_from_the_form_to_the_path_is_refused(webhook: Webhook) -> None:
+    # The signed text is the same for both: the first field of the form in order of the alphabet is where the path ends.
+    moved = "AccountSid" + webhook.form["AccountSid"]
+    rest = {name: value for name, value in webhook.form.items() if name != "AccountSid"}
+    assert webhook.sign() == webhook.sign(url=PUBLIC_BASE_URL + webhook.path + moved, form=rest)
+    answer = webhook.post(webhook.sign(), path=webhook.path + moved, form=rest)
+    assert answer.status in (400, 404)
+    assert webhook.stored() == 0
+
+
 def test_every_field_is_covered_the_blank_ones_too(webhook: Webhook) -> None:
     blank = next(name for name, value in webhook.form.items() if value == "")
     for changed in (
@@ -221,6 +232,15 @@ def test_an_agencys_own_account_signs_with_its_own_token_and_the_one_before(webh
         form["MessageSid"] = f"SM{number:032}"
         assert webhook.post(webhook.sign(token, form=form), form=form).status == status
     assert webhook.stored() == 2
+
+
+def test_the_installations_token_and_the_one_before_count_while_they_are_exchanged(urls: Urls) -> None:
+    with served(urls, TWILIO_PREVIOUS_AUTH_TOKEN=OLD_TOKEN) as api:
+        agency, other = api.new_agency(), api.new_agency()
+        answers = {token: api.post_signed(INBOUND, inbound_form(agency).items(), token=token) for token in TOKENS}
+        assert {token: answer.status for token, answer in answers.items()} == TOKENS
+        counts = [len(api.sql(each, "select 1 from messages where agency_id = :agency_id")) for each in (agency, other)]
+    assert counts == [2, 0]
 
 
 def test_another_agencys_account_cannot_speak_for_this_one(webhook: Webhook) -> None:

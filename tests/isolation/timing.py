@@ -86,13 +86,21 @@ def compare(api: Api, pairs: int) -> Iterator[Comparison]:
         headers = {"Content-Type": FORM, "X-Twilio-Signature": signature}
         return Request("POST", INBOUND, headers, urlencode(form).encode())
 
+    def webhook_of_account(foreign: bool) -> Request:
+        # A known account and one that is nobody's, both to a number that there is and with a wrong signature.
+        form = list((inbound_form(other) | ({} if foreign else {"AccountSid": "AC" + "f" * 32})).items())
+        signature = twilio_gateway.sign(PUBLIC_BASE_URL + INBOUND, form, "0" * 32)
+        headers = {"Content-Type": FORM, "X-Twilio-Signature": signature}
+        return Request("POST", INBOUND, headers, urlencode(form).encode())
+
     kinds = {
         "getConversation": get("/conversations/{}", foreign_conversation),
         "listMessages": get("/conversations/{}/messages", foreign_conversation),
         "getMessage": get("/messages/{}", foreign_message),
         "sendMessage": send,
         "X-Tenant-ID": name_agency,
-        "inbound, wrong signature": webhook,
+        "inbound, number": webhook,
+        "inbound, account": webhook_of_account,
     }
     for name, make in kinds.items():
         yield _measure(api, name, make, pairs)

@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from conversations_api import migrating
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from conversations_api.web.lanes import Limits
+from tenancy.transaction import Database, DatabaseUnavailable, unbound_transaction
 from tests.agencies import Agency, Urls
 from tests.api_client import BASE_PATH, Answer, Api, new_sid
 from tests.conftest import urls_of
@@ -238,3 +239,86 @@ def test_a_read_whose_commit_gets_lost_is_no_unknown_outcome(urls: Urls) -> None
             killer.join()
         assert {answer.status for answer in answers} <= {200, 503}
         assert {answer.code for answer in answers if answer.status == 503} == {"database_unavailable"}
+
+
+def test_a_deadlock_is_503_and_nothing_of_it_is_written(urls: Urls) -> None:
+    database = make_url(urls.app).database
+    with cursor_of(urls.superuser) as operator:
+        # Whoever waits looks for a deadlock after this long: the API, long after the other one has begun to wait, too.
+        for setting, value in {"deadlock_timeout": "4s", "lock_timeout": "60s", "statement_timeout": "60s"}.items():
+            operator.execute(f"alter role faro_app in database {database} set {setting} = '{value}'")
+    with served(urls, limits=Limits(handler_seconds=60.0)) as api:
+        agency, other = api.new_agency(), api.new_agency()
+        conversation, elsewhere = api.converse(agency), api.converse(other)
+        with ThreadPoolExecutor(1) as pool, cursor_of(urls.superuser) as first, cursor_of(urls.superuser) as looking:
+            first.execute("set local deadlock_timeout = '120s'")
+            first.execute("lock table outbox in access exclusive mode")
+            sending = pool.submit(api.of(agency).send, conversation, "deadlocked")
+            wait_for_a_lock(looking)
+            first.execute("update conversations set status = status where id = %s", (conversation,))
+            answer = sending.result()
+        assert answer.refusal == (503, "database_unavailable")
+        assert deadlocks(urls) == 1
+        rows = api.sql(agency, "select content from messages where agency_id = :agency_id")
+        assert [row.content for row in rows] == ["Hello"]
+        assert api.of(agency).send(conversation, "again").status == 201
+        assert api.of(other).get(f"/conversations/{elsewhere}").json["last_message_preview"] == "Hello"
+
+
+def wait_for_a_lock(looking: Any) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        looking.execute("""select pg_stat_clear_snapshot(), count(*) from pg_stat_activity
+            where datname = current_database() and usename = 'faro_app' and wait_event_type = 'Lock'""")
+        [(_, waiting)] = looking.fetchall()
+        if waiting:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def deadlocks(urls: Urls) -> int:
+    """How many the server has counted; it tells some time after."""
+    deadline = time.monotonic() + 60
+    while True:
+        with cursor_of(urls.superuser) as operator:
+            operator.execute("select deadlocks from pg_stat_database where datname = current_database()")
+            [(number,)] = operator.fetchall()
+        if number or time.monotonic() > deadline:
+            return int(number)
+        time.sleep(0.2)
+
+
+def test_a_full_disk_refuses_what_writes_and_goes_on_reading_until_there_is_room(urls: Urls) -> None:
+    """The server's error for it, raised where it would be raised: no disk of the machine is filled."""
+    with served(urls) as api:
+        agency, other = api.new_agency(), api.new_agency()
+        conversation, key = api.converse(agency), str(uuid4())
+        api.converse(other)
+        me = api.of(agency)
+        with cursor_of(urls.owner) as owner:
+            owner.execute("""
+                create function full_disk() returns trigger language plpgsql as
+                $$ begin raise exception 'could not extend file' using errcode = '53100'; end $$;
+                create trigger full_disk before insert on messages execute function full_disk()""")
+        for answer in (me.send(conversation, "no room", key=key), api.receive(agency, "no room")):
+            assert answer.refusal == (503, "database_unavailable")
+            assert int(answer.headers["retry-after"]) >= 1
+        page = me.get(f"/conversations/{conversation}/messages")
+        assert [message["content"] for message in page.json["messages"]] == ["Hello"]
+        assert api.of(other).get("/conversations").json["total"] == 1
+        assert api.ask("GET", f"{BASE_PATH}/readyz").status == 200
+        with cursor_of(urls.owner) as owner:
+            owner.execute("drop trigger full_disk on messages")
+        again = me.send(conversation, "no room", key=key)
+        assert (again.status, again.headers["idempotent-replayed"]) == (201, "false")
+        assert api.receive(agency, "room again").status == 200
+
+
+def test_a_pool_without_a_free_connection_is_given_up_and_recovers(urls: Urls) -> None:
+    database = Database(urls.app, pool_size=1)
+    with unbound_transaction(database), pytest.raises(DatabaseUnavailable), unbound_transaction(database):
+        pytest.fail("there was a second connection")
+    with unbound_transaction(database) as connection:
+        assert connection.connection.exec_driver_sql("select 1").scalar() == 1
+    database.close()

@@ -1,5 +1,6 @@
 """Which tokens say who is asking, and what each rule refuses."""
 
+import ast
 import asyncio
 import base64
 import json
@@ -312,8 +313,22 @@ def test_a_refusal_is_logged_with_its_reason_and_never_with_the_token(caplog: py
     assert str(refusal.value) == "A valid bearer token is needed."
 
 
+def test_the_library_is_given_a_key_and_a_list_of_one_algorithm() -> None:
+    """It would look for a substring in a string, and believe any token when given nothing."""
+    source = Path(authentication.__file__).read_text(encoding="utf-8")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    named = [call for call in calls if ast.unparse(call.func).startswith(("jws.", "jwt.", "jwk.get"))]
+    assert {ast.unparse(call.func) for call in named} == {"jws.verify", "jws.sign"}
+    verifying = [call for call in named if ast.unparse(call.func) == "jws.verify"]
+    assert [len(call.args) for call in verifying] == [3]
+    for call in verifying:
+        assert isinstance(call.args[2], ast.List)
+        assert len(call.args[2].elts) == 1
+
+
 def test_encrypted_tokens_have_no_code_in_the_service() -> None:
     # The library's JWE part is where its compression bombs were; nothing may pull it in.
-    program = "import sys, tenancy.authentication; sys.exit('jose.jwe' in sys.modules)"
+    modules = "tenancy.authentication, conversations_api.serving, conversations_api.working, handlers.messages"
+    program = f"import sys, {modules}; sys.exit('jose.jwe' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0

@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives import hashes, hmac, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from tenancy import authentication, errors
+from tests.agencies import Urls
+from tests.serving import served
 
 AGENCY, VICTIM = str(uuid.uuid4()), str(uuid.uuid4())
 KEYS: dict[str, Any] = {
@@ -410,4 +412,36 @@ def test_five_thousand_hostile_tokens_are_refused_by_published_keys_and_cost_one
         assert asyncio.run(outcomes(ours, tokens)) == {errors.InvalidToken.__name__: len(tokens)}
         assert asyncio.run(outcomes(ours, roles)) == {errors.RoleForbidden.__name__: len(roles)}
         assert asyncio.run(ours.verify(good(algorithm))).user_id == "user_1"
+    assert requests == ["/keys"]
+
+
+def test_hostile_tokens_are_one_answer_over_http_and_no_address_in_them_is_asked(
+    hostile: dict[str, tuple[set[str], set[str]]], published: tuple[str, list[str]], urls: Urls
+) -> None:
+    """A part of them, as a header carries them: the whole way, from the socket to the answer."""
+    url, requests = published
+    elsewhere = url.replace("/keys", "/elsewhere")
+    pointing = {
+        signed(dump({"alg": algorithm, "kid": "two", name: elsewhere}), dump(CLAIMS), STRANGERS[algorithm])
+        for algorithm in KEYS
+        for name in ("jku", "x5u", "kid", "jwk", "iss")
+    }
+    # What no header can carry never gets here.
+    sendable = sorted(token for tokens, _ in hostile.values() for token in tokens if token.isprintable())
+    sendable = [token for token in sendable if token.isascii() and token.strip() == token]
+    chosen = [*random.Random(7).sample(sendable, 400), *sorted(pointing)]
+    with served(urls, JWT_PUBLIC_KEY="", JWT_JWKS_URL=url, JWT_ISSUER=str(CLAIMS["iss"])) as api:
+        agency = api.new_agency()
+        api.converse(agency)
+
+        def ask(token: str) -> Any:
+            headers = [("Authorization", f"Bearer {token}"), ("X-Request-Id", "same")]
+            return api.ask("GET", "/api/v1/conversations", headers=headers)
+
+        good_token = good("RS256", agency_id=str(agency.id))
+        assert ask(good_token).json["total"] == 1
+        refusals = [ask(token) for token in chosen]
+        assert {answer.status for answer in refusals if answer.status != 401} <= {431}  # a token of 20 kB
+        assert len({answer.body for answer in refusals if answer.status == 401}) == 1
+        assert ask(good_token).status == 200
     assert requests == ["/keys"]
