@@ -1,6 +1,7 @@
 """What only a wire shows: bodies that lie about their length, come late or never end, and heads that are none."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
+from conversations_api.web import http_protocol
 from conversations_api.web.lanes import Limits
 from tests.app import stubs
 from tests.app.asking import JSON, ask, ask_async, hear, say, shapes_app, status_of
@@ -73,6 +75,33 @@ def test_slow_bodies_do_not_keep_others_waiting(port: int) -> None:
     finally:
         for connection in slow:
             connection.close()
+
+
+def test_connections_beyond_the_most_are_closed_and_those_that_are_open_go_on(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "MAX_CONNECTIONS", 40)
+    held: list[socket.socket] = []
+    try:
+        first = socket.create_connection(("127.0.0.1", port), timeout=30)
+        held.append(first)
+        first.sendall(GET + b"\r\n")
+        assert status_of(hear(first)) == 200
+        refused = 0
+        while not refused:
+            assert len(held) <= 41
+            held.append(socket.create_connection(("127.0.0.1", port), timeout=30))
+            with contextlib.suppress(ConnectionError):
+                held[-1].sendall(GET + b"\r\n")
+            refused += hear(held[-1]) == b""
+        first.sendall(GET + b"\r\n")
+        assert status_of(hear(first)) == 200
+    finally:
+        for connection in held:
+            connection.close()
+    deadline = time.monotonic() + 30
+    while not say(port, GET + b"\r\n", seconds=30):
+        assert time.monotonic() < deadline
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_does_no_harm(port: int) -> None:

@@ -3,6 +3,7 @@
 The long run of the same is `make isolation`.
 """
 
+import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.api_client import Answer, Api
+from tests.isolation import timing
 from tests.isolation.machine import Isolation
 from tests.isolation.model import Leak, World
 
@@ -98,3 +100,18 @@ def test_the_check_notices_a_foreign_word_id_number_and_sid(api: Api, body: str)
     in_a_header = Answer(200, {"location": body}, b"")
     with pytest.raises(Leak):
         world.check(in_a_header, "", 0)
+
+
+@pytest.mark.parametrize(("slower_by", "told_apart"), [(0.0, False), (0.2, True)])
+def test_the_stopwatch_tells_a_difference_and_no_other(slower_by: float, told_apart: bool) -> None:
+    dice = random.Random(3)
+    foreign, missing = ([1000 * (1 + dice.random()) for _ in range(2000)] for _ in range(2))
+    comparison = timing.Comparison("kind", [each * (1 + slower_by) for each in foreign], missing)
+    assert (abs(comparison.z) > timing.LIMIT) is told_apart
+
+
+def test_every_kind_of_request_that_could_tell_is_timed(api: Api) -> None:
+    compared = {comparison.name: comparison for comparison in timing.compare(api, 2)}
+    assert len(compared) == 7
+    for comparison in compared.values():
+        assert (len(comparison.foreign), len(comparison.missing)) == (2, 2)

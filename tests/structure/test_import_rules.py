@@ -56,6 +56,37 @@ DOORS = {
     "the carrier": ("delivery/twilio_gateway.py", ("twilio",)),
 }
 
+# Who asks anything of another host, and whom: nothing that a client sends names an address here. The demo asks itself.
+ASKS_OTHERS = {
+    "delivery/http_exchange.py": "the carrier, at TWILIO_BASE_URL",
+    "tenancy/jwks.py": "the issuer, at JWT_JWKS_URL",
+    "tenancy/rate_limits.py": "Redis, at RATE_LIMIT_STORAGE_URL",
+    "conversations_api/tracing.py": "the collector, at OTEL_EXPORTER_OTLP_ENDPOINT",
+}
+CLIENTS = (
+    "aiohttp",
+    "ftplib",
+    "http.client",
+    "httpx",
+    "limits.storage",
+    "opentelemetry.exporter",
+    "redis",
+    "requests",
+    "smtplib",
+    "socket.create_connection",
+    "urllib.request",
+    "urllib3",
+)
+
+# Whose clock a host may use for what it decides: everything else is timed by the database, or by a clock that cannot
+# jump (`time.monotonic`).
+READS_THE_HOSTS_CLOCK = {
+    "delivery/outcomes.py": "a date in Retry-After",
+    "tenancy/authentication.py": "the times in a token",
+    "tenancy/rate_limits.py": "the end of a window, for its header",
+}
+CLOCKS = ("time.time", "time.time_ns", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.date.today")
+
 
 # The two ways through the database's door say what they are: `with tenant_transaction(...)` needs no module before it.
 MAY_STAND_ALONE = ("tenancy.transaction.tenant_transaction", "tenancy.transaction.unbound_transaction")
@@ -164,6 +195,39 @@ def test_functions_of_another_package_are_called_through_their_module(path: path
 def test_each_outside_world_has_exactly_one_door(world: str) -> None:
     door, _ = DOORS[world]
     assert [relative(path) for path in modules() if world in worlds_touched(parse(path))] == [door]
+
+
+def using(names: tuple[str, ...], *packages: str) -> set[str]:
+    """The modules of these packages that import or use one of the names."""
+    return {
+        relative(path)
+        for path in modules()
+        if path.relative_to(ROOT).parts[0] in packages
+        if any(within(name, names) for tree in [parse(path)] for name in {*imports(tree), *references(tree)})
+    }
+
+
+def test_only_configured_addresses_are_ever_asked() -> None:
+    askers = using(CLIENTS, *LAYERS)
+    aside = ("conversations_api/demo/", "delivery/simulator/")
+    assert {path for path in askers if not path.startswith(aside)} == ASKS_OTHERS.keys()
+
+
+def test_a_hosts_clock_decides_nothing_but_what_is_named() -> None:
+    readers = using(CLOCKS, "delivery", "handlers", "persistence", "tenancy")
+    assert {path for path in readers if not path.startswith("delivery/simulator/")} == READS_THE_HOSTS_CLOCK.keys()
+
+
+def test_the_header_that_chooses_the_agency_has_one_reader() -> None:
+    readers = {
+        relative(path)
+        for path in modules()
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call) and "get" in ast.unparse(node.func).rpartition(".")[2]
+        for argument in node.args
+        if isinstance(argument, ast.Constant) and str(argument.value).lower().find("x-tenant-id") >= 0
+    }
+    assert len(readers) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,52 +1,27 @@
-"""Limits that several processes count together, in a real Redis; skipped where there is none."""
+"""How much is counted, by each for itself and by several together in a real Redis; skipped where there is none.
 
-import shutil
-import socket
-import subprocess
+Whole processes that count together are asked in tests/end_to_end/test_limits_of_several_processes.py.
+"""
+
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from conversations_api.addresses import free_port
 from tenancy import rate_limits
 from tenancy.rate_limits import RateLimits, Usage
+from tests.redis_server import redis_on
 
 AGENCY, OTHER = uuid4(), uuid4()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
-
-
-@contextmanager
-def redis_on(port: int, folder: Path) -> Iterator[str]:
-    """A Redis that keeps nothing; gives its URL."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), "--loglevel", "warning"]
-    server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.05)
-        yield f"redis://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 def spend(limits: RateLimits, times: int, *, sending: bool = False) -> list[Usage]:
     return [limits.spend(AGENCY, sending=sending) for _ in range(times)]
 
 
-def test_two_processes_count_together(tmp_path: Path) -> None:
+def test_two_that_share_a_redis_count_together(tmp_path: Path) -> None:
     with redis_on(free_port(), tmp_path) as url:
         one, two = (RateLimits(requests_per_minute=5, sends_per_minute=3, storage_url=url) for _ in range(2))
         usages = [limits.spend(AGENCY, sending=False) for limits in (one, two, one, two, one, two)]
