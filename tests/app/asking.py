@@ -123,7 +123,7 @@ async def ask_async(
     )
 
 
-def say(port: int, *parts: bytes, seconds: float = 5.0) -> bytes:
+def say(port: int, *parts: bytes, seconds: float = 30.0) -> bytes:
     """Raw bytes over TCP; everything that comes back until the server closes or is silent for a moment."""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
         for part in parts:

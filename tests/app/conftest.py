@@ -13,6 +13,9 @@ from conversations_api.web.http_protocol import HttpProtocol
 from conversations_api.web.lanes import Limits
 from tests.app import asking, stubs
 
+# Short, so that what must time out does so soon; and long enough for a machine that is busy with other things.
+BODY_SECONDS = 1.5
+
 
 @pytest.fixture(scope="session")
 def app() -> ASGIApp:
@@ -29,7 +32,7 @@ def fresh_stubs() -> None:
 @pytest.fixture(scope="session")
 def port() -> Iterator[int]:
     """A server with short limits, so that what must time out does so soon."""
-    application = asking.shapes_app(limits=Limits(handler_threads=4, body_seconds=0.5))
+    application = asking.shapes_app(limits=Limits(handler_threads=4, body_seconds=BODY_SECONDS, queue_seconds=60))
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(application, http=HttpProtocol, ws="none", log_config=None, server_header=False)
     server = uvicorn.Server(config)

@@ -45,20 +45,19 @@ def test_as_many_handlers_run_at_once_as_are_configured(threads: int) -> None:
 
 
 def test_a_full_queue_is_answered_at_once_and_says_when_to_come_again() -> None:
-    app = shapes_app(limits=Limits(handler_threads=4, queued_requests=2, queue_seconds=5))
+    app = shapes_app(limits=Limits(handler_threads=4, queued_requests=2, queue_seconds=60))
 
-    async def scenario() -> tuple[Reply, float, list[int]]:
+    async def scenario() -> tuple[Reply, int, list[int]]:
         tasks = await occupy(app, 3)
-        queued = [asyncio.create_task(ask_async(app, WAIT)) for _ in range(2)]
+        tasks += [asyncio.create_task(ask_async(app, WAIT)) for _ in range(2)]
         await asyncio.sleep(0)
-        started = time.monotonic()
         shed = await ask_async(app, WAIT)
-        seconds = time.monotonic() - started
-        return shed, seconds, await let_go([*tasks, *queued])
+        ended = sum(task.done() for task in tasks)
+        return shed, ended, await let_go(tasks)
 
-    shed, seconds, statuses = asyncio.run(scenario())
+    shed, ended, statuses = asyncio.run(scenario())
     assert (shed.status, shed.json["code"], shed.headers["retry-after"]) == (503, "overloaded", "1")
-    assert seconds < 2
+    assert ended == 0
     assert statuses == [200] * 5
 
 
@@ -75,7 +74,7 @@ def test_nothing_waits_longer_for_a_thread_than_it_may() -> None:
 
     shed, seconds = asyncio.run(scenario())
     assert shed.status == 503
-    assert 0.2 <= seconds < 3
+    assert 0.2 <= seconds < 15  # the handler takes 20
 
 
 def test_a_handler_that_hangs_keeps_its_place_and_not_its_client() -> None:
@@ -99,7 +98,7 @@ def test_a_handler_that_hangs_keeps_its_place_and_not_its_client() -> None:
 
 
 def test_webhooks_and_health_checks_are_served_while_the_api_is_full() -> None:
-    app = shapes_app(limits=Limits(handler_threads=4, queued_requests=0))
+    app = shapes_app(limits=Limits(handler_threads=4, queued_requests=0, queue_seconds=60))
 
     async def scenario() -> list[int]:
         tasks = await occupy(app, 3)
@@ -188,7 +187,7 @@ def test_requests_whose_bodies_are_on_their_way_are_bounded_too() -> None:
 
 def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
     async def scenario() -> bool:
-        lane = Lane(Places(9), running=1, queued=1, open_requests=9, queue_seconds=5)
+        lane = Lane(Places(9), running=1, queued=1, open_requests=9, queue_seconds=60)
 
         async def wait() -> bool:
             async with lane.running():

@@ -14,6 +14,7 @@ from conversations_api.web import http_protocol
 from conversations_api.web.lanes import Limits
 from tests.app import stubs
 from tests.app.asking import JSON, ask, ask_async, hear, say, shapes_app, status_of
+from tests.app.conftest import BODY_SECONDS
 
 POST = b"POST /api/v1/things HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer good\r\nContent-Type: application/json\r\n"
 GET = b"GET /api/v1/healthz HTTP/1.1\r\nHost: a\r\n"
@@ -56,7 +57,7 @@ def test_a_body_that_comes_too_slowly_is_408_and_the_connection_is_closed(port: 
     heard = say(port, POST + b'Content-Length: 100\r\n\r\n{"content"', seconds=10)
     assert (status_of(heard), code_of(heard)) == (408, "request_timeout")
     assert b"\r\nconnection: close\r\n" in heard.lower()
-    assert time.monotonic() - started >= 0.5
+    assert time.monotonic() - started >= BODY_SECONDS
 
 
 def test_a_body_that_drips_has_one_deadline_for_the_whole() -> None:
@@ -147,7 +148,7 @@ def test_a_client_that_asks_before_it_sends_is_told_not_to(port: int) -> None:
 
 
 def test_a_client_that_asks_before_it_sends_is_let_when_it_may(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(POST + b"Content-Length: 15\r\nExpect: 100-continue\r\n\r\n")
         assert status_of(connection.recv(1000)) == 100
         connection.sendall(b'{"content":"a"}')

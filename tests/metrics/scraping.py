@@ -38,7 +38,7 @@ def read(text: str) -> Page:
 
 
 def scrape(port: int) -> Page:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         assert answer.status == 200
         return read(answer.read().decode("utf-8"))
 

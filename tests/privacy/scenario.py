@@ -228,7 +228,11 @@ def _database_faults(exposure: Exposure, conversation_id: str, sms: Any) -> None
         waiting.start()
         time.sleep(0.7)
         with _superuser(stack) as superuser:
-            superuser.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'faro_app'")
+            # Of this database only: other tests have sessions on the same server.
+            superuser.execute(
+                """select pg_terminate_backend(pid) from pg_stat_activity
+                where datname = current_database() and usename = 'faro_app'"""
+            )
         waiting.join()
     assert exposure.send(conversation_id, {"content": text}).status in (201, 503)
 

@@ -42,7 +42,7 @@ def test_a_send_whose_commit_reply_is_lost_is_answered_503_and_replayed_by_its_k
         proxy.lose_next_commit()
         first = me.send(conversation, "Once", key=key)
         assert first.refusal == (503, "outcome_unknown")
-        assert proxy.lost.wait(10)
+        assert proxy.lost.wait(60)
         second = me.send(conversation, "Once", key=key)
         assert (second.status, second.headers["idempotent-replayed"]) == (201, "true")
         rows = api.sql(agency, "select id from messages where agency_id = :agency_id and direction = 'outbound'")

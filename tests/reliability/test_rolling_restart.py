@@ -174,7 +174,8 @@ def test_a_rolling_restart_and_a_migration_under_load_fail_no_request_and_double
         time.sleep(1)
     assert load.failed == []
     assert load.answered > 20
-    with suppress(http.client.HTTPException):  # the first instance's successor knows nothing of our old connection
+    # The first instance's successor knows nothing of our old connection.
+    with suppress(OSError, http.client.HTTPException):
         next(own_stack.conversations(agency))
     settled = ("delivered", "read")
     deadline = time.monotonic() + 60

@@ -110,9 +110,9 @@ def find(keys: jwks.KeySet, kid: str | None, algorithm: str = "RS256") -> jwks.P
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "nothing happened for ten seconds"
+        assert time.monotonic() < deadline, "nothing happened for a minute"
         time.sleep(0.01)
 
 
@@ -202,7 +202,7 @@ def test_requests_that_arrive_together_at_a_cold_start_share_one_fetch(keys: jwk
 def test_a_request_that_is_cancelled_takes_the_fetch_from_nobody(keys: jwks.KeySet, issuer: Issuer) -> None:
     go = threading.Event()
     good = issuer.answer
-    issuer.answer = lambda handler: (go.wait(10), good(handler))[-1]
+    issuer.answer = lambda handler: (go.wait(60), good(handler))[-1]
 
     async def one_gives_up() -> jwks.PublicKey | None:
         impatient = asyncio.create_task(keys.find("one", "RS256"))
@@ -247,7 +247,7 @@ def test_known_keys_are_refreshed_in_the_background_every_five_minutes(
 def test_a_good_request_does_not_wait_for_a_refresh_that_hangs(keys: jwks.KeySet, issuer: Issuer, clock: Clock) -> None:
     assert find(keys, "one") == RSA_KEY
     go = threading.Event()
-    issuer.answer = lambda handler: (go.wait(10), None)[-1]
+    issuer.answer = lambda handler: (go.wait(60), None)[-1]
     clock.now += 60
 
     async def both() -> None:
