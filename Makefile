@@ -77,6 +77,10 @@ bench-quick: $(VENV)/.bench-installed  ## the same on a tenth of the data, into 
 bench-soak: $(VENV)/.bench-installed  ## a million requests, and the memory of the processes along the way (half an hour)
 	@exec $(BIN)/python -m benchmarks.performance --soak $(BENCH)
 
+.PHONY: overload
+overload: $(VENV)/.demo-installed  ## ask for twice of what the API can do: what is shed, how soon, and who is served (five minutes); OVERLOAD passes options
+	@exec $(BIN)/python -m benchmarks.overload $(OVERLOAD)
+
 .PHONY: pool-checkouts
 pool-checkouts: $(VENV)/.demo-installed  ## a million checkouts: nothing of one agency is left on a connection (needs PgBouncer)
 	@exec $(BIN)/python -m benchmarks.pool_checkouts $(if $(CHECKOUTS),--checkouts $(CHECKOUTS))
