@@ -11,7 +11,6 @@ from benchmarks import overload
 from benchmarks.open_loop import Reply
 from benchmarks.overload import Findings, Plan
 
-
 TRIES = 3  # a machine that stands still for more than a second sheds a webhook, too
 
 

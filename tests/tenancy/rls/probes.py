@@ -100,6 +100,7 @@ KEYS = {
     "agency_members": ("user_id",),
     "twilio_accounts": ("account_sid",),
     "attempts": ("message_id", "number"),
+    "conversation_counts": ("location_id", "status"),
     "idempotency_keys": ("key",),
     "outbox": ("message_id",),
 }

@@ -130,8 +130,9 @@ def row(table: str, agency_id: UUID, kind: str) -> Row:
             "last_message_direction": "outbound",
         },
         "conversation_counts": {
-            "location_id": parent("locations"),
-            "status": {"twin": "in_progress", "loose": "resolved"}.get(kind, "open"),
+            # `twin` and `loose` are the same in every agency, and `new` is not there yet.
+            "location_id": key("locations", agency_id, "twin" if kind in ("twin", "loose") else "own"),
+            "status": {"own": "open", "twin": "in_progress"}.get(kind, "resolved"),
             "conversations": number,
         },
         "messages": {

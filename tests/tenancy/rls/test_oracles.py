@@ -227,8 +227,26 @@ def test_the_worker_unbound_sees_the_outbox_and_no_message(filled: Urls) -> None
 def test_a_statement_error_is_a_bug_and_not_an_answer(filled: Urls) -> None:
     """A binding that is no UUID cannot be made through the door; by force it is an error, never an empty answer."""
     database = Database(filled.app, pool_size=1)
-    with tenant_transaction(database, rows.A) as connection:
-        connection.connection.exec_driver_sql("set local app.agency_id = 'garbage'")
-        with pytest.raises(sqlalchemy.exc.DataError):
+
+    def ask() -> None:
+        with tenant_transaction(database, rows.A) as connection:
+            connection.connection.exec_driver_sql("set local app.agency_id = 'garbage'")
             connection.execute(text("select count(*) from messages"))
+
+    with pytest.raises(sqlalchemy.exc.DataError):
+        ask()
+    database.close()
+
+
+def test_a_failed_statement_that_is_passed_over_does_not_pass_for_a_commit(filled: Urls) -> None:
+    """PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, and the driver says nothing."""
+    database = Database(filled.app, pool_size=1, check_bindings=True)
+    with (
+        pytest.raises(RuntimeError, match="passed over"),
+        tenant_transaction(database, rows.A) as connection,
+        pytest.raises(sqlalchemy.exc.DataError),
+    ):
+        connection.execute(text("select 1 / 0"))
+    with tenant_transaction(database, rows.A) as connection:
+        assert connection.execute(text("select 1")).scalar() == 1
     database.close()

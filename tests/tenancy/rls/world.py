@@ -14,7 +14,7 @@ import sqlalchemy
 from psycopg2 import errors, sql
 from sqlalchemy.pool import NullPool
 
-from persistence.connection import UnboundConnection
+from persistence.connection import Transaction, UnboundConnection
 from tests.agencies import Urls
 from tests.tenancy.rls import rows
 
@@ -90,7 +90,7 @@ class Rehearsal:
     def unbound(self, role: str) -> Iterator[UnboundConnection]:
         """The same as persistence functions take it."""
         with self.acting(role, None):
-            yield UnboundConnection(self._connection)
+            yield UnboundConnection(Transaction(self._connection))
 
 
 World = Logins | Rehearsal
