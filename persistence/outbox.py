@@ -120,13 +120,23 @@ PROMOTE_NEXT = text("""
     returning message_id
 """)
 
+# Those that would be next: of a long queue the rest is held when its turn comes near. What is held already stays as it
+# is, and what another transaction is about to hold is left to it: an outage makes many ask for the same at once.
 HOLD_CHANNEL = text("""
     update outbox
     set available_at = clock_timestamp() + make_interval(secs => :seconds)
     where agency_id = :agency_id
-    and channel_id = :channel_id
-    and state = 'queued'
-    and available_at < clock_timestamp() + make_interval(secs => :seconds)
+    and message_id = any(array(
+        select message_id
+        from outbox
+        where agency_id = :agency_id
+        and channel_id = :channel_id
+        and state = 'queued'
+        and available_at < clock_timestamp() + make_interval(secs => :seconds / 2.0)
+        order by available_at
+        limit 2000
+        for update skip locked))
+    returning message_id
 """)
 
 
@@ -226,6 +236,6 @@ def promote_next(connection: TenantConnection, *, conversation_id: UUID) -> bool
     return promoted
 
 
-def hold_channel(connection: TenantConnection, *, channel_id: UUID, seconds: float) -> None:
-    """Keep all that is queued for a sender, and try none of it before then."""
-    connection.execute(HOLD_CHANNEL, channel_id=channel_id, seconds=seconds)
+def hold_channel(connection: TenantConnection, *, channel_id: UUID, seconds: float) -> int:
+    """Keep what is queued for a sender, and put off the next 2,000 of it; how many were not put off before."""
+    return len(connection.execute(HOLD_CHANNEL, channel_id=channel_id, seconds=seconds).all())

@@ -137,6 +137,24 @@ def test_a_claim_reads_little_of_a_hundred_thousand_queued(office: Office, agenc
             assert _pages(_explain(connection.execute(_explained(statement), **parameters))) < FEW_PAGES
 
 
+def test_an_outage_beside_a_hundred_thousand_queued_puts_off_few_at_a_time_and_none_twice(
+    office: Office, agency: Agency, busy: Agency
+) -> None:
+    mine = office.queue(agency, office.converse(agency), "quiet")
+    put_off = text("""
+        select count(*)
+        from outbox
+        where agency_id = :agency_id
+        and available_at > clock_timestamp() + interval '30 seconds'""")
+    with tenant_transaction(office.worker_database, busy.id) as tenant:
+        asked = [outbox.hold_channel(tenant, channel_id=busy.sms_id, seconds=60.0) for _ in range(3)]
+        assert asked == [2000, 2000, 2000]
+        assert tenant.execute(put_off).scalar_one() == 6000
+    with unbound_transaction(office.worker_database) as connection:
+        claims = outbox_work.claim(connection, worker_key=1, limit=64, per_agency=64)
+    assert mine in {claim.message_id for claim in claims}
+
+
 def test_a_thread_of_a_hundred_thousand_goes_on_without_being_read(
     office: Office, other_agency: Agency, long_thread: UUID
 ) -> None:
