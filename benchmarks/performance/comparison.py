@@ -1,7 +1,7 @@
 """Ours beside the peers, in interleaved rounds: what disturbs the machine meanwhile disturbs all of them.
 
 A ratio is taken within one round, where both stood next to each other, and told by its median, minimum and maximum over
-the rounds. One round of each goes before and does not count.
+the rounds.
 """
 
 import functools
@@ -49,11 +49,12 @@ def measure(
     connections: int,
     rounds: int,
     seconds: int,
+    warm_up: bool,
     tell: Callable[[str], None],
 ) -> Comparison:
-    """A B C A B C ..., each for so many seconds."""
+    """A B C A B C ..., each for so many seconds; a `warm_up` of one second goes before and does not count."""
     samples: dict[str, list[Sample]] = {name: [] for name in targets}
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         for name, target in targets.items():
             tell(f"{title}, {connections} connections, round {number} of {rounds}: {name}")
             sample = patiently(functools.partial(target, connections, seconds if number else 1))

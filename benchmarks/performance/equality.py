@@ -1,16 +1,16 @@
 """Before anything is timed: every peer answers the same JSON as ours, field by field.
 
-Two spellings of one instant (`Z` and `+00:00`) count as the same. PostGraphile's JSON has another shape; there the same
-rows in the same order with the same words and times have to come out, and the same total.
+Spellings of one instant (`Z` and `+00:00`, zeros at the end) count as the same. PostGraphile's JSON has another shape;
+there the same rows in the same order with the same words and times have to come out, and the same total.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import httpx
-
 from benchmarks.peers.postgraphile import queries
+from benchmarks.performance import servers
 from benchmarks.performance.asked import Page
 from benchmarks.performance.load import Request
 from benchmarks.performance.servers import OURS, POSTGRAPHILE, Running
@@ -35,6 +35,9 @@ COLUMNS = {
 }
 
 
+TIME = re.compile(r'"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(?:Z|\+00:00)"')
+
+
 class AnswersDiffer(Exception):
     """A peer does not do the same work as ours; the message says which, and where they part."""
 
@@ -50,7 +53,7 @@ def check(running: Mapping[str, Running], pages: Sequence[Page]) -> int:
             if name == OURS:
                 continue
             theirs = ask(server, page.asked_of(name))
-            difference = _rows_differ(ours, theirs) if name == POSTGRAPHILE else _differ(ours, theirs)
+            difference = _rows_differ(ours, theirs) if name == POSTGRAPHILE else differ(ours, theirs)
             if difference:
                 raise AnswersDiffer(f"{name}, {page.asked_of(OURS).path}: {difference}")
             compared += 1
@@ -58,23 +61,23 @@ def check(running: Mapping[str, Running], pages: Sequence[Page]) -> int:
 
 
 def ask(server: Running, request: Request) -> Any:
-    """The parsed answer of one request, with all times written with `Z`. Raises httpx.HTTPStatusError."""
+    """The parsed answer of one request, with all times in one spelling. Raises httpx.HTTPStatusError."""
     headers = {"Authorization": f"Bearer {request.token}"}
     if request.content_type:
         headers["Content-Type"] = request.content_type
-    answer = httpx.request(
-        request.method,
-        server.base_url + request.path,
-        headers=headers,
-        content=request.body.encode() or None,
-        timeout=30,
-        trust_env=False,
+    answer = servers.HTTP.request(
+        request.method, server.base_url + request.path, headers=headers, content=request.body.encode() or None
     )
     answer.raise_for_status()
-    return json.loads(answer.text.replace('+00:00"', 'Z"'))
+    return json.loads(one_spelling(answer.text))
 
 
-def _differ(ours: Any, theirs: Any, place: str = "$") -> str | None:
+def one_spelling(text: str) -> str:
+    """JSON with each time in UTC written with `Z`, and its fraction without zeros at the end."""
+    return TIME.sub(lambda found: f'"{found[1]}{(found[2] or "").rstrip("0").rstrip(".")}Z"', text)
+
+
+def differ(ours: Any, theirs: Any, place: str = "$") -> str | None:
     """Where two JSON values part first, or None."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         if ours.keys() != theirs.keys():
@@ -86,7 +89,7 @@ def _differ(ours: Any, theirs: Any, place: str = "$") -> str | None:
         pairs = [(a, b, f"{place}[{number}]") for number, (a, b) in enumerate(zip(ours, theirs, strict=True))]
     else:
         return None if ours == theirs and type(ours) is type(theirs) else f"{place}: {ours!r} and {theirs!r}"
-    return next(filter(None, (_differ(a, b, inner) for a, b, inner in pairs)), None)
+    return next(filter(None, (differ(a, b, inner) for a, b, inner in pairs)), None)
 
 
 def _rows_differ(ours: dict[str, Any], answer: dict[str, Any]) -> str | None:
@@ -95,4 +98,4 @@ def _rows_differ(ours: dict[str, Any], answer: dict[str, Any]) -> str | None:
     if kind == "conversations" and total != ours["total"]:
         return f"the total is {ours['total']} and {total}"
     mapped = [{name: row[key] for key, name in COLUMNS[kind].items()} for row in rows]
-    return _differ([{name: row[name] for name in COLUMNS[kind].values()} for row in ours[kind]], mapped)
+    return differ([{name: row[name] for name in COLUMNS[kind].values()} for row in ours[kind]], mapped)

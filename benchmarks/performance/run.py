@@ -44,11 +44,12 @@ class Plan:
     peers: tuple[str, ...] = HTTP_PEERS
     connections: tuple[int, ...] = (32, 1)
     write_connections: int = 32
+    warm_up: bool = True
 
 
 FULL = Plan(data_set.FULL, 7, 3, 5, 7, 4, 6_000, 3)
 QUICK = Plan(data_set.QUICK, 2, 1, 1, 2, 2, 1_000, 1)
-TINY = Plan(data_set.TINY, 1, 1, 1, 1, 1, 30, 1, connections=(2,), write_connections=2)
+TINY = Plan(data_set.TINY, 1, 1, 1, 1, 1, 30, 1, connections=(2,), write_connections=2, warm_up=False)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def read(rig: Rig, results: Results) -> None:
                 connections=connections,
                 rounds=rig.plan.rounds,
                 seconds=rig.plan.seconds,
+                warm_up=rig.plan.warm_up,
                 tell=rig.tell,
             )
             for connections in rig.plan.connections
@@ -147,6 +149,7 @@ def write(rig: Rig, results: Results) -> None:
         connections=rig.plan.write_connections,
         rounds=rig.plan.write_rounds,
         seconds=rig.plan.write_seconds,
+        warm_up=rig.plan.warm_up,
         tell=rig.tell,
     )
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import httpx
@@ -25,6 +24,8 @@ ISSUER, AUDIENCE = "https://login.example.com", "faro"
 AUTH_TOKEN = "0123456789abcdef" * 2  # of an account that only the simulator knows
 PROCESSES = 2
 THREADS = 10
+# For everything that is asked without being timed: a client is slow to make.
+HTTP = httpx.Client(timeout=30, trust_env=False)
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 
@@ -185,7 +186,7 @@ def _wait(server: Running) -> None:
     while time.monotonic() < deadline and not server.child.has_ended:
         with suppress(httpx.HTTPError):
             # Any answer will do: without a token it is a refusal.
-            httpx.get(f"{server.base_url}/api/v1/conversations", timeout=5, trust_env=False)
+            HTTP.get(f"{server.base_url}/api/v1/conversations", timeout=5)
             return
         time.sleep(0.05)
     raise ServerDidNotStart(f"{server.name} did not start: {_tail(server.child.log_path)}")
@@ -195,12 +196,3 @@ def _tail(path: Path) -> str:
     with suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")[-1500:]
     return "it wrote nothing"
-
-
-def get(server: Running, path: str, token: str) -> Any:
-    """The parsed answer. Raises httpx.HTTPStatusError unless it is a 200."""
-    answer = httpx.get(
-        server.base_url + path, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False
-    )
-    answer.raise_for_status()
-    return answer.json()

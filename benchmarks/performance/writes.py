@@ -50,6 +50,7 @@ def measure(
     connections: int,
     rounds: int,
     seconds: int,
+    warm_up: bool,
     tell: Callable[[str], None],
 ) -> Comparison:
     """Ours is POST message; beside it stand the same of documented Connexion, and our webhooks."""
@@ -66,7 +67,13 @@ def measure(
     path = load.write_requests(folder / "webhooks", forms)
     targets[WEBHOOK] = _once(running[OURS], path, count, postgres_pid=postgres_pid)
     return comparison.measure(
-        "POST message", targets, connections=connections, rounds=rounds, seconds=seconds, tell=tell
+        "POST message",
+        targets,
+        connections=connections,
+        rounds=rounds,
+        seconds=seconds,
+        warm_up=warm_up,
+        tell=tell,
     )
 
 
