@@ -14,7 +14,7 @@ from typing import Any
 import flask
 import orjson
 from jose import JWTError, jwk, jwt
-from psycopg2.extras import RealDictCursor
+from psycopg2 import extensions, extras
 from psycopg2.pool import ThreadedConnectionPool
 
 from benchmarks.peers import environment, shapes, statements
@@ -33,6 +33,8 @@ MESSAGES_FIRST, MESSAGES_BEFORE = (
 settings = environment.read()
 # As large at rest as at work: the pool closes what is above its minimum whenever a connection comes back.
 pool = ThreadedConnectionPool(settings.pool_size, settings.pool_size, settings.dsn)
+# psycopg2 would take the standard library's, which is slower.
+extras.register_default_jsonb(loads=orjson.loads, globally=True)
 # A finished key: python-jose would parse the PEM again for every request.
 key = jwk.construct(settings.public_key, "RS256")
 
@@ -52,15 +54,21 @@ def agency_of_token() -> str:
 
 
 @contextmanager
-def transaction(agency_id: str) -> Iterator[RealDictCursor]:
+def transaction(agency_id: str) -> Iterator[extensions.cursor]:
     """psycopg2's own transaction: it begins with the first statement and is committed by `with connection`."""
     connection = pool.getconn()
     try:
-        with connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
+        with connection, connection.cursor() as cursor:
             cursor.execute(BIND, {"agency_id": agency_id})
             yield cursor
     finally:
         pool.putconn(connection)
+
+
+def rows_of(cursor: extensions.cursor) -> list[dict[str, Any]]:
+    """By column name. psycopg2's own RealDictCursor is shorter to write, and takes a millisecond for a page."""
+    names = [column.name for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def answer(body: dict[str, Any]) -> flask.Response:
@@ -78,9 +86,9 @@ def list_conversations() -> flask.Response:
         parameters |= {"before_at": at, "before_id": str(row_id)}
     with transaction(agency_id) as cursor:
         cursor.execute(LIST_FIRST if cursor_text is None else LIST_AFTER, parameters)
-        rows = cursor.fetchall()
+        rows = rows_of(cursor)
         cursor.execute(COUNT, parameters)
-        total = cursor.fetchall()[0]["count"]
+        total = cursor.fetchall()[0][0]
     return answer(shapes.conversation_page(rows, total=total, limit=limit))
 
 
@@ -99,7 +107,7 @@ def list_messages(conversation_id: object) -> flask.Response:
         place = cursor.fetchone()
         if place is None:
             flask.abort(404)
-        parameters["before_at"] = place["sent_at"]
+        parameters["before_at"] = place[0]
         cursor.execute(MESSAGES_FIRST if before is None else MESSAGES_BEFORE, parameters)
-        rows = cursor.fetchall()
+        rows = rows_of(cursor)
     return answer(shapes.message_page(rows, limit=limit))
