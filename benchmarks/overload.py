@@ -26,6 +26,7 @@ import psutil
 
 from benchmarks.open_loop import NO_ANSWER, NOT_SENT, Client, Reply, Request
 from conversations_api import addresses, child_processes, migrating
+from conversations_api.child_processes import Child
 from conversations_api.demo import invented_agencies
 from conversations_api.demo.invented_agencies import Agency, TwilioAccount
 from conversations_api.embedded_postgres import EmbeddedPostgres
@@ -276,7 +277,7 @@ def serving(plan: Plan, folder: Path) -> Iterator[Service]:
         command = [sys.executable, "-m", "conversations_api", "serve"]
         child = child_processes.start("serve", command, environment=environment, log_path=folder / "serve.log")
         try:
-            _wait_until_ready(port)
+            _wait_until_ready(port, child)
             tokens = {agency.id: _token(private_key, agency) for agency in agencies}
             accounts = {account.account_sid: account.auth_token for account in (installation, own)}
             yield Service(port, metrics_port, psutil.Process(child.process.pid), agencies, tokens, accounts)
@@ -284,7 +285,7 @@ def serving(plan: Plan, folder: Path) -> Iterator[Service]:
             child_processes.stop([child], seconds=20)
 
 
-def _wait_until_ready(port: int) -> None:
+def _wait_until_ready(port: int, child: Child) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -292,8 +293,9 @@ def _wait_until_ready(port: int) -> None:
                 return
         except httpx.HTTPError:
             pass
-        if time.monotonic() > deadline:
-            raise TimeoutError("serve did not become ready")
+        if child.has_ended or time.monotonic() > deadline:
+            said = child.log_path.read_text(errors="replace")[-1000:]
+            raise RuntimeError(f"serve did not become ready: {said}")
         time.sleep(0.05)
 
 
