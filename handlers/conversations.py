@@ -29,18 +29,18 @@ def list_conversations(
             offset=offset or 0,
             before=before,
         )
-    return responses.ok(
+    return responses.page(
         {
-            "conversations": page.conversations,
             "total": page.total,
             "limit": limit,
             "offset": offset or 0,
             "next_cursor": page.next_cursor,
-        }
+        },
+        conversations=page.conversations,
     )
 
 
 def get_conversation(request: Request, conversation_id: str) -> Response:
     with request.open_inbox() as inbox:
         conversation = conversations.get(inbox.connection, conversation_id=UUID(conversation_id))
-    return responses.ok(conversation)
+    return responses.ok(conversation.encode())

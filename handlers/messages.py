@@ -21,7 +21,7 @@ def list_messages(request: Request, conversation_id: str, limit: int, before: st
             limit=limit,
             before=None if before is None else UUID(before),
         )
-    return responses.ok({"messages": page.messages, "has_more": page.has_more, "next_before": page.next_before})
+    return responses.page({"has_more": page.has_more, "next_before": page.next_before}, messages=page.messages)
 
 
 def get_message(request: Request, message_id: str) -> Response:

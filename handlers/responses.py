@@ -1,6 +1,7 @@
 """What a handler returns: a finished answer, with its content type and its bytes."""
 
 import decimal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,12 @@ class Response:
 def ok(body: Any) -> Response:
     """200 with a JSON body. Bytes are JSON already."""
     return Response(200, [_JSON], body if isinstance(body, bytes) else dumps(body))
+
+
+def page(rest: Mapping[str, Any], **rows: str) -> Response:
+    """200 with a JSON body: `rest`, and before it one array whose text PostgreSQL has written."""
+    ((name, array),) = rows.items()
+    return Response(200, [_JSON], b'{"%s":%s,%s' % (name.encode("ascii"), array.encode("utf-8"), dumps(rest)[1:]))
 
 
 def created(body: bytes, *, location: str, replayed: bool) -> Response:

@@ -98,8 +98,8 @@ def insert_all(connection: TenantConnection, *, accepted: Sequence[Acceptance]) 
     twilio_sids = json.dumps({str(one.message_id): one.twilio_sid for one in accepted})
     numbers = json.dumps({str(one.message_id): one.attempt for one in accepted})
     connection.execute(LOCK_CONVERSATIONS, conversation_ids=conversation_ids)
-    connection.execute(FOLLOW, message_ids=ids)
-    connection.execute(FINISH, message_ids=ids, twilio_sids=twilio_sids, numbers=numbers)
+    connection.execute_later(FOLLOW, message_ids=ids)
+    connection.execute_later(FINISH, message_ids=ids, twilio_sids=twilio_sids, numbers=numbers)
     if connection.execute(PROMOTE, conversation_ids=conversation_ids).first() is not None:
         connection.execute(outbox.NOTIFY)
     bound = connection.execute(

@@ -1,13 +1,13 @@
 """One channel and one contact, and where their thread stands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
+from persistence import json_text
 from persistence.connection import TenantConnection
 from persistence.errors import ContactOptedOut, ConversationForbidden, ConversationNotFound, WhatsAppWindowClosed
 from persistence.paging import Position, encode_cursor
@@ -15,19 +15,37 @@ from persistence.paging import Position, encode_cursor
 # The page is cut before contacts and channels are joined: the other way round costs a hundred times as much.
 # WhatsApp takes free-form content within 24 hours of the contact's last message only
 # (https://www.twilio.com/docs/whatsapp/key-concepts#the-24-hour-messaging-window).
-# There is one row without an id when there is no conversation to show.
+# There is one row without an id when there is no conversation to show. Each conversation is written as the contract has
+# it (see persistence.json_text).
 LIST_PAGE = text("""
-    select counted.total, page.id, page.location_id, channels.kind as channel, channels.address as channel_address,
-        page.contact_id, contacts.name as contact_name, contacts.phone as contact_phone, page.status,
-        page.lead_status, page.lead_value::float8 as lead_value, page.assigned_to, page.last_message_at,
-        page.last_message_preview, page.last_message_direction, page.created_at, page.updated_at,
-        case channels.kind when 'whatsapp' then page.last_inbound_at + interval '24 hours' end as window_expires_at,
-        case
-            when page.opted_out_at is not null then 'contact_opted_out'
-            when channels.kind = 'whatsapp'
-                and coalesce(page.last_inbound_at + interval '24 hours' <= clock_timestamp(), true)
-                then 'whatsapp_window_closed'
-        end as blocked_reason
+    select counted.total, page.id::text as id, page.last_message_at, json_build_object(
+        'id', page.id,
+        'location_id', page.location_id,
+        'channel', channels.kind,
+        'channel_address', channels.address,
+        'contact_id', page.contact_id,
+        'contact_name', contacts.name,
+        'contact_phone', contacts.phone,
+        'status', page.status,
+        'lead_status', page.lead_status,
+        'lead_value', page.lead_value::float8,
+        'assigned_to', page.assigned_to,
+        'last_message_at', to_char(page.last_message_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'last_message_preview', page.last_message_preview,
+        'last_message_direction', page.last_message_direction,
+        'created_at', to_char(page.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'updated_at', to_char(page.updated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'messaging', json_build_object(
+            'can_send_freeform', page.opted_out_at is null
+                and (channels.kind <> 'whatsapp' or page.window_expires_at > clock_timestamp()) is true,
+            'window_expires_at', case channels.kind when 'whatsapp' then
+                to_char(page.window_expires_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
+            'blocked_reason', case
+                when page.opted_out_at is not null then 'contact_opted_out'
+                when channels.kind = 'whatsapp' and (page.window_expires_at > clock_timestamp()) is not true
+                    then 'whatsapp_window_closed'
+            end)
+    )::text as record
     from (
         select coalesce(sum(conversations), 0)::bigint as total
         from conversation_counts
@@ -36,7 +54,7 @@ LIST_PAGE = text("""
         and (cast(:status as text) is null or status = :status)
     ) counted
     left join (
-        select *
+        select *, last_inbound_at + interval '24 hours' as window_expires_at
         from conversations
         where agency_id = :agency_id
         and (cast(:conversation_id as uuid) is null or id = :conversation_id)
@@ -176,9 +194,9 @@ class Sender:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the list; `next_cursor` is None on the last one, `total` counts the whole filter."""
+    """A page of the list, a JSON array; `next_cursor` is None on the last one, `total` counts the whole filter."""
 
-    conversations: list[dict[str, Any]]
+    conversations: str = field(repr=False)
     total: int
     next_cursor: str | None
 
@@ -205,16 +223,16 @@ def list_page(
         offset=offset,
     ).all()
     total = rows[0].total
-    found = [row for row in rows[:limit] if row.id is not None]
+    last = rows[limit - 1] if len(rows) > limit else None
     return Page(
-        conversations=[_record(row) for row in found],
+        conversations=json_text.array(rows[:limit] if rows[0].id is not None else ()),
         total=total,
-        next_cursor=encode_cursor((found[-1].last_message_at, found[-1].id)) if len(rows) > limit else None,
+        next_cursor=encode_cursor((last.last_message_at, last.id)) if last else None,
     )
 
 
-def get(connection: TenantConnection, *, conversation_id: UUID) -> dict[str, Any]:
-    """One conversation with its contact and channel. Raises ConversationNotFound."""
+def get(connection: TenantConnection, *, conversation_id: UUID) -> str:
+    """One conversation with its contact and channel, as JSON. Raises ConversationNotFound."""
     row = connection.execute(
         LIST_PAGE,
         conversation_id=conversation_id,
@@ -227,7 +245,8 @@ def get(connection: TenantConnection, *, conversation_id: UUID) -> dict[str, Any
     ).one()
     if row.id is None:
         raise ConversationNotFound
-    return _record(row)
+    record: str = row.record
+    return record
 
 
 def require(connection: TenantConnection, *, conversation_id: UUID) -> None:
@@ -308,15 +327,3 @@ def recount(connection: TenantConnection) -> None:
 def set_opted_out(connection: TenantConnection, *, conversation_id: UUID, opted_out: bool) -> None:
     """Record that the contact does or does not want messages from this channel."""
     connection.execute(SET_OPTED_OUT if opted_out else CLEAR_OPTED_OUT, conversation_id=conversation_id)
-
-
-def _record(row: Row[Any]) -> dict[str, Any]:
-    record = dict(row._mapping)
-    del record["total"]
-    blocked_reason = record.pop("blocked_reason")
-    record["messaging"] = {
-        "can_send_freeform": blocked_reason is None,
-        "window_expires_at": record.pop("window_expires_at"),
-        "blocked_reason": blocked_reason,
-    }
-    return record

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import Row, text
 
-from persistence import conversations, message_status
+from persistence import conversations, json_text, message_status
 from persistence.connection import TenantConnection
 from persistence.errors import ConversationNotFound, InvalidFields, MessageNotFound
 
@@ -37,9 +37,29 @@ FIND_PLACE = text("""
     and conversations.id = :conversation_id
 """)
 
+# Each message as the contract writes it (see persistence.json_text); what `_record` makes of one, in SQL.
 LIST_PAGE = text("""
-    select id, conversation_id, direction, content, media, template, transcript, status, error_code, error_message,
-        twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected
+    select id::text as id, json_build_object(
+        'id', id,
+        'conversation_id', conversation_id,
+        'direction', direction,
+        'content', content,
+        'media', media,
+        'media_url', media -> 0 ->> 'url',
+        'media_type', media -> 0 ->> 'content_type',
+        'template', template,
+        'transcript', transcript,
+        'status', status,
+        'error', case when error_code is not null
+            then json_build_object('code', error_code, 'message', error_message) end,
+        'twilio_sid', twilio_sid,
+        'sent_by', sent_by,
+        'sent_at', to_char(sent_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'delivered_at', to_char(delivered_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'read_at', to_char(read_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'created_at', to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'duplicate_detected', duplicate_detected
+    )::text as record
     from messages
     where agency_id = :agency_id
     and conversation_id = :conversation_id
@@ -122,11 +142,11 @@ FIND_OUTBOUND = text("""
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the thread, newest first; `next_before` is the id that asks for the page before it."""
+    """A page of the thread, newest first: a JSON array; `next_before` is the id that asks for the page before it."""
 
-    messages: list[dict[str, Any]]
+    messages: str = field(repr=False)
     has_more: bool
-    next_before: UUID | None
+    next_before: str | None
 
 
 @dataclass(frozen=True)
@@ -155,8 +175,8 @@ def list_page(connection: TenantConnection, *, conversation_id: UUID, limit: int
     rows = connection.execute(LIST_PAGE, conversation_id=conversation_id, before=before, limit=limit + 1).all()
     if not rows:  # rare, and only then is there a question why
         _require_place(connection, conversation_id, before)
-    more, rows = len(rows) > limit, rows[:limit]
-    return Page([_record(row) for row in rows], has_more=more, next_before=rows[-1].id if more else None)
+    more = len(rows) > limit
+    return Page(json_text.array(rows[:limit]), has_more=more, next_before=rows[limit - 1].id if more else None)
 
 
 def _require_place(connection: TenantConnection, conversation_id: UUID, before: UUID | None) -> None:

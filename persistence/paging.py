@@ -11,7 +11,7 @@ from uuid import UUID
 
 from persistence.errors import InvalidFields
 
-Position = tuple[datetime, UUID]
+Position = tuple[datetime, UUID | str]
 
 
 def encode_cursor(position: Position) -> str:

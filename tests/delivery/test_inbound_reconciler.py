@@ -1,5 +1,6 @@
 """What contacts wrote while nobody was there is fetched: all of it, once, from its own numbers only."""
 
+import json
 import threading
 from collections.abc import Callable
 from uuid import UUID
@@ -97,10 +98,11 @@ def test_media_and_a_stop_word_arrive_too(
     write(office, agency.sms_address, "STOP")
     reconcile()
     with tenant_transaction(database, agency.id, read_only=True) as connection:
-        (conversation,) = conversations.list_page(connection, location_id=None, status=None, limit=10).conversations
+        listed = conversations.list_page(connection, location_id=None, status=None, limit=10)
+        (conversation,) = json.loads(listed.conversations)
         page = messages.list_page(connection, conversation_id=UUID(str(conversation["id"])), limit=10, before=None)
     assert conversation["messaging"]["blocked_reason"] == "contact_opted_out"
-    media = page.messages[1]["media"]
+    media = json.loads(page.messages)[1]["media"]
     assert [one["content_type"] for one in media] == ["image/jpeg", "image/png"]
     assert all(one["url"].startswith(f"https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT_SID}/") for one in media)
 

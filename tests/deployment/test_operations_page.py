@@ -1,5 +1,6 @@
 """What the operations page tells an operator to paste does what it says, and to nobody else's rows."""
 
+import json
 import os
 import pathlib
 import re
@@ -82,7 +83,9 @@ def test_a_new_agency_receives_at_its_numbers(database: Database, added: UUID, a
         message = inbound.InboundMessage(twilio_sid="SM1", sender="+12025550177", content="Hello")
         assert inbound.store(connection, channel_id=route.channel_id, message=message)
         page = conversations.list_page(connection, location_id=None, status=None, limit=10)
-    assert [one["channel"] for one in page.conversations] == ["whatsapp" if "whatsapp" in address else "sms"]
+    assert [one["channel"] for one in json.loads(page.conversations)] == [
+        "whatsapp" if "whatsapp" in address else "sms"
+    ]
 
 
 def test_a_number_that_another_agency_has_is_refused(urls: Urls, added: UUID) -> None:

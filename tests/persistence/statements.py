@@ -22,6 +22,7 @@ VALUES: dict[str, Any] = {
     "action": "send_message",
     "address": "+12025550100",
     "agency_id": AGENCY,
+    "agency_ids": [AGENCY],
     "attempt": 1,
     "before": ROW,
     "before_at": AT,
@@ -33,6 +34,7 @@ VALUES: dict[str, Any] = {
     "conversations": 3,
     "content_repaired": False,
     "conversation_id": ROW,
+    "conversation_ids": [ROW],
     "delay_seconds": 1.0,
     "delivered_at": AT,
     "direction": "inbound",
@@ -55,6 +57,7 @@ VALUES: dict[str, Any] = {
     "negative_listings": 0,
     "now": AT,
     "number": 1,
+    "numbers": "{}",
     "offset": 0,
     "outcome": "unknown",
     "passed_over": [ROW],
@@ -80,9 +83,12 @@ VALUES: dict[str, Any] = {
     "twilio_sids": ["SM" + "0" * 32],
     "user_id": "user",
     "worker_key": 7,
+    "young_seconds": 60.0,
 }
 # The same name, but for the values that a column may have.
 VALUES_IN = {
+    "persistence.acceptances.BIND": {"twilio_sids": "{}"},
+    "persistence.acceptances.FINISH": {"twilio_sids": "{}"},
     "persistence.conversations.LIST_PAGE": {"status": "open"},
     "persistence.conversations.COUNT_ONE_LESS": {"status": "open"},
     "persistence.conversations.COUNT_ONE_MORE": {"status": "open"},

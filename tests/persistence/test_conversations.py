@@ -1,5 +1,6 @@
 """The inbox list: order, filters, totals and cursors, always beside another agency's look-alike rows."""
 
+import json
 from dataclasses import replace
 from uuid import UUID
 
@@ -28,7 +29,7 @@ def _fill(database: Database, agency: Agency, count: int) -> list[UUID]:
 
 
 def _ids(page: conversations.Page) -> list[UUID]:
-    return [record["id"] for record in page.conversations]
+    return [UUID(record["id"]) for record in json.loads(page.conversations)]
 
 
 def test_the_list_is_newest_first_and_holds_this_agencys_rows_only(
@@ -86,7 +87,7 @@ def test_filters_narrow_the_rows_and_the_total(database: Database, agency: Agenc
 def test_one_conversation_names_its_contact_and_channel(database: Database, agency: Agency) -> None:
     (conversation_id,) = _fill(database, agency, 1)
     with tenant_transaction(database, agency.id, read_only=True) as connection:
-        record = conversations.get(connection, conversation_id=conversation_id)
+        record = json.loads(conversations.get(connection, conversation_id=conversation_id))
     assert record["contact_phone"] == "+12025550100"
     assert record["channel"] == "sms"
     assert record["channel_address"] == agency.sms_address
@@ -138,7 +139,7 @@ def test_an_old_conversation_over_sms_has_no_window(database: Database, agency: 
 def test_whatsapp_reports_when_its_window_closes(database: Database, agency: Agency) -> None:
     with tenant_transaction(database, agency.id) as connection:
         conversation_id = _whatsapp_conversation(connection, agency)
-        record = conversations.get(connection, conversation_id=conversation_id)
+        record = json.loads(conversations.get(connection, conversation_id=conversation_id))
         assert record["messaging"]["can_send_freeform"] is True
         assert record["messaging"]["window_expires_at"] > record["last_message_at"]
 
@@ -147,7 +148,7 @@ def test_a_closed_whatsapp_window_blocks_free_text_and_says_so(database: Databas
     with tenant_transaction(database, agency.id) as connection:
         conversation_id = _whatsapp_conversation(connection, agency)
         _let_a_day_pass(connection)
-        record = conversations.get(connection, conversation_id=conversation_id)
+        record = json.loads(conversations.get(connection, conversation_id=conversation_id))
         assert record["messaging"]["blocked_reason"] == "whatsapp_window_closed"
         with pytest.raises(WhatsAppWindowClosed):
             conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=False)
@@ -161,9 +162,9 @@ def test_an_inbound_message_reopens_a_resolved_conversation_and_an_outbound_one_
     with tenant_transaction(database, agency.id) as connection:
         set_status(connection, "resolved")
         messages.insert(connection, conversation_id=conversation_id, direction="outbound", status="queued", content="a")
-        assert conversations.get(connection, conversation_id=conversation_id)["status"] == "resolved"
+        assert json.loads(conversations.get(connection, conversation_id=conversation_id))["status"] == "resolved"
         assert make_conversation(connection, agency, phone="+12025550100") == conversation_id
-        record = conversations.get(connection, conversation_id=conversation_id)
+        record = json.loads(conversations.get(connection, conversation_id=conversation_id))
     assert record["status"] == "open"
     assert record["last_message_direction"] == "inbound"
 

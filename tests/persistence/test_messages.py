@@ -1,5 +1,6 @@
 """Threads: order, pages, previews and statuses, always beside another agency's look-alike rows."""
 
+import json
 from datetime import timedelta
 from uuid import UUID
 
@@ -26,7 +27,11 @@ def _thread(database: Database, agency: Agency, count: int) -> tuple[UUID, list[
                 content=f"Answer {number}",
             )
         page = messages.list_page(connection, conversation_id=conversation_id, limit=100, before=None)
-    return conversation_id, [message["id"] for message in page.messages][::-1]
+    return conversation_id, _ids(page)[::-1]
+
+
+def _ids(page: messages.Page) -> list[UUID]:
+    return [UUID(message["id"]) for message in json.loads(page.messages)]
 
 
 def _walk(database: Database, agency: Agency, conversation_id: UUID, limit: int) -> list[UUID]:
@@ -35,11 +40,11 @@ def _walk(database: Database, agency: Agency, conversation_id: UUID, limit: int)
     while True:
         with tenant_transaction(database, agency.id, read_only=True) as connection:
             page = messages.list_page(connection, conversation_id=conversation_id, limit=limit, before=before)
-        seen += [message["id"] for message in page.messages]
+        seen += _ids(page)
         assert page.has_more == (page.next_before is not None)
         if page.next_before is None:
             return seen
-        before = page.next_before
+        before = UUID(page.next_before)
 
 
 def test_pages_hold_every_message_once(database: Database, agency: Agency, other_agency: Agency) -> None:
@@ -63,8 +68,10 @@ def test_a_message_that_arrives_between_pages_neither_repeats_nor_hides_one(data
     with tenant_transaction(database, agency.id) as connection:
         first = messages.list_page(connection, conversation_id=conversation_id, limit=3, before=None)
         messages.insert(connection, conversation_id=conversation_id, direction="outbound", status="queued", content="x")
-        second = messages.list_page(connection, conversation_id=conversation_id, limit=3, before=first.next_before)
-    assert [message["id"] for message in first.messages + second.messages] == ids[::-1]
+        second = messages.list_page(
+            connection, conversation_id=conversation_id, limit=3, before=UUID(first.next_before)
+        )
+    assert _ids(first) + _ids(second) == ids[::-1]
 
 
 def test_before_must_be_a_message_of_this_conversation(
@@ -74,7 +81,7 @@ def test_before_must_be_a_message_of_this_conversation(
     _, theirs = _thread(database, other_agency, 2)
     with tenant_transaction(database, agency.id) as connection:
         another = make_conversation(connection, agency, phone="+12025550111")
-        in_another = messages.list_page(connection, conversation_id=another, limit=1, before=None).messages[0]["id"]
+        in_another = _ids(messages.list_page(connection, conversation_id=another, limit=1, before=None))[0]
         for before in (theirs[0], in_another, uuid_utils.uuid7()):
             with pytest.raises(InvalidFields) as refused:
                 messages.list_page(connection, conversation_id=conversation_id, limit=5, before=before)
@@ -107,7 +114,7 @@ def test_a_message_takes_its_place_after_the_last_one_even_when_the_clock_was_se
         message = messages.insert(
             connection, conversation_id=conversation_id, direction="outbound", status="queued", content="later"
         )
-        record = conversations.get(connection, conversation_id=conversation_id)
+        record = json.loads(conversations.get(connection, conversation_id=conversation_id))
     assert message["sent_at"] == ahead + timedelta(microseconds=1) == record["last_message_at"]
     assert record["last_message_preview"] == "later"
 

@@ -174,7 +174,7 @@ def test_what_changes_the_binding_by_force_finds_nothing_of_the_other_agency(age
         with pytest.raises(MessageNotFound):
             messages.get(connection, message_id=theirs)
         page = conversations.list_page(connection, location_id=None, status=None, limit=100)
-        assert page.conversations == []
+        assert page.conversations == "[]"
         assert page.total == 0
         assert agencies.find_status(connection) is None
 

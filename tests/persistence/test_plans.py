@@ -1,0 +1,145 @@
+"""The hot statements keep their plans under row-level security: as many rows as a page holds, whoever is asked about.
+
+An agency with a score of conversations and one with thousands share the tables and the statistics.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+import pytest
+from sqlalchemy import TextClause, text
+from sqlalchemy.engine import make_url
+
+from persistence import conversations, messages
+from tenancy.transaction import Database, tenant_transaction
+from tests.agencies import Agency, Urls
+
+FEW, MANY = 20, 10_200
+DEEPEST, LIMIT = 10_000, 100
+
+FILL = """
+    with people as (
+        insert into contacts (agency_id, id, phone)
+        select %(agency_id)s, gen_random_uuid(), '+1' || number
+        from generate_series(1, %(rows)s) as number
+        returning agency_id, id, phone
+    )
+    insert into conversations (agency_id, id, location_id, channel_id, contact_id, last_message_at,
+        last_message_direction)
+    select agency_id, gen_random_uuid(), %(location_id)s, %(channel_id)s, id,
+        now() - interval '1 second' * substr(phone, 3)::integer, 'inbound'
+    from people
+"""
+# All of them in the thread of the newest conversation.
+FILL_THREAD = """
+    insert into messages (agency_id, id, conversation_id, direction, status, sent_at)
+    select agency_id, gen_random_uuid(), id, 'inbound', 'received', last_message_at - interval '1 second' * number
+    from generate_series(1, %(rows)s) as number, (
+        select agency_id, id, last_message_at
+        from conversations
+        where agency_id = %(agency_id)s
+        order by last_message_at desc
+        limit 1) newest
+"""
+
+
+@pytest.fixture
+def database(urls: Urls, agency: Agency, other_agency: Agency) -> Iterator[Database]:
+    """`agency` has many conversations and a long thread, `other_agency` few."""
+    connection = psycopg2.connect(make_url(urls.superuser).set(drivername="postgresql").render_as_string(False))
+    with connection, connection.cursor() as cursor:
+        for each, rows in ((agency, MANY), (other_agency, FEW)):
+            values = {"agency_id": str(each.id), "location_id": str(each.location_id), "channel_id": str(each.sms_id)}
+            for statement in (FILL, FILL_THREAD):
+                cursor.execute(statement, {**values, "rows": rows})
+        cursor.execute("analyze contacts, conversations, messages")
+    connection.close()
+    pool = Database(urls.app, pool_size=1, check_bindings=True)
+    yield pool
+    pool.close()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", []):
+        yield from nodes(inner)
+
+
+def plan_of(database: Database, agency: Agency, statement: TextClause, **parameters: Any) -> list[dict[str, Any]]:
+    """The plan's nodes, with what each of them really read."""
+    explained = text("explain (analyze, format json) " + statement.text)
+    with tenant_transaction(database, agency.id, read_only=True) as connection:
+        return list(nodes(connection.execute(explained, **parameters).scalar_one()[0]["Plan"]))
+
+
+def list_plan(database: Database, agency: Agency, **parameters: Any) -> list[dict[str, Any]]:
+    filters = dict.fromkeys(("conversation_id", "location_id", "status", "before_at", "before_id"))
+    return plan_of(database, agency, conversations.LIST_PAGE, **{**filters, "limit": LIMIT, "offset": 0, **parameters})
+
+
+def check_page(plan: list[dict[str, Any]], table: str, at_most: int) -> None:
+    """The page comes from an index in its order: no more rows are read than it shows, and none of the rest sorted."""
+    [scan] = [node for node in plan if node.get("Relation Name") == table]
+    assert scan["Node Type"].startswith("Index")
+    assert scan["Actual Rows"] <= at_most
+    assert scan.get("Rows Removed by Filter", 0) == 0
+    assert all(node["Actual Rows"] <= LIMIT for node in plan if "Sort" in node["Node Type"])
+
+
+@pytest.mark.parametrize("filtered", [(), ("location_id",), ("status",), ("location_id", "status")])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_page_of_many_conversations_reads_a_page(
+    database: Database, agency: Agency, filtered: tuple[str, ...], deep: bool
+) -> None:
+    parameters: dict[str, Any] = {"location_id": agency.location_id, "status": "open"}
+    parameters = {name: parameters[name] for name in filtered}
+    if deep:
+        before_at = datetime.now(UTC) - timedelta(seconds=MANY // 2)
+        parameters |= {"before_at": before_at, "before_id": UUID(int=0)}
+    plan = list_plan(database, agency, **parameters)
+    check_page(plan, "conversations", LIMIT)
+    assert sum(node["Actual Rows"] for node in plan if node.get("Relation Name") == "conversation_counts") <= 3
+
+
+def test_the_total_is_read_and_not_counted(database: Database, agency: Agency) -> None:
+    plan = list_plan(database, agency, limit=1)
+    assert [node["Actual Rows"] for node in plan if node.get("Relation Name") == "conversations"] == [1]
+
+
+def test_few_conversations_are_not_read_through_those_of_many(database: Database, other_agency: Agency) -> None:
+    for plan in (list_plan(database, other_agency), list_plan(database, other_agency, status="open")):
+        [scan] = [node for node in plan if node.get("Relation Name") == "conversations"]
+        assert (scan["Actual Rows"], scan.get("Rows Removed by Filter", 0)) == (FEW, 0)
+        assert "Index" in scan["Node Type"] or "Bitmap" in scan["Node Type"]
+
+
+def test_the_deepest_offset_is_read_from_an_index_and_bounded(database: Database, agency: Agency) -> None:
+    check_page(list_plan(database, agency, offset=DEEPEST), "conversations", DEEPEST + LIMIT)
+
+
+@pytest.mark.parametrize("rows", [MANY, FEW])
+def test_a_page_of_a_thread_reads_a_page_at_any_depth(
+    database: Database, agency: Agency, other_agency: Agency, rows: int
+) -> None:
+    whose = agency if rows == MANY else other_agency
+    with tenant_transaction(database, whose.id, read_only=True) as connection:
+        conversation_id, middle = connection.execute(
+            text("""
+                select conversation_id, id
+                from messages
+                where agency_id = :agency_id
+                order by sent_at desc
+                limit 1
+                offset :middle"""),
+            middle=rows // 2,
+        ).one()
+    for before, limit in ((None, 10), (middle, 10)):
+        plan = plan_of(database, whose, messages.LIST_PAGE, conversation_id=conversation_id, before=before, limit=limit)
+        scans = [node for node in plan if node.get("Relation Name") == "messages"]
+        # The place of `before` is one row more.
+        assert sum(scan["Actual Rows"] for scan in scans) <= limit + (before is not None)
+        assert all("Index" in scan["Node Type"] for scan in scans)
+        assert sum(scan.get("Rows Removed by Filter", 0) for scan in scans) == 0
