@@ -118,7 +118,8 @@ async def read_json_with_orjson(connection: "asyncpg.Connection[Any]") -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # As many connections as each process of ours keeps. asyncpg prepares and caches statements by itself.
+    # As many connections as each process of ours keeps. asyncpg prepares and caches statements by itself, and cleans a
+    # connection that comes back by a statement of its own; both are left as they are.
     async with asyncpg.create_pool(
         settings.dsn, min_size=settings.pool_size, max_size=settings.pool_size, init=read_json_with_orjson
     ) as pool:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.performance import data_set, report, run, soak
+from benchmarks.performance import data_set, machine, report, run, soak
 from benchmarks.performance.data_set import ROOT
 from benchmarks.performance.run import FULL, PARTS, QUICK, Plan
 
 DATA_FOLDER = ROOT / ".data-bench"
 RESULTS = ROOT / "benchmarks/results"
-MILLION = 1_000_000
+DOCS = ROOT / "docs/performance.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,11 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with data_set.running_postgres(DATA_FOLDER) as postgres:
         folder = data_set.empty_folder(DATA_FOLDER)
         if options.soak:
-            looks = list(soak.measure(postgres, plan.size, requests=options.soak, folder=folder, tell=Progress()))
-            written = soak.write(looks, postgres, plan.size, results_folder, command=command)
+            description = machine.describe(postgres)
+            looks = list(soak.measure(postgres, plan.size, requests=options.requests, folder=folder, tell=Progress()))
+            written = soak.write(looks, description, results_folder, command=command)
+            if options.results is None and not options.quick:
+                report.show(DOCS, "soak", soak.headline(looks, command))
         else:
             results = run.measure(plan, postgres, folder=folder, command=command, tell=Progress())
             written = report.write(results, results_folder)
+            if options.results is None and plan.parts == PARTS and not options.quick:
+                report.show(DOCS, "summary", report.headline(results))
             sys.stdout.write("\n" + "\n".join(report.summary(results)))
     sys.stdout.write("\n" + "".join(f"{os.path.relpath(path)}\n" for path in written))
     return 0
@@ -66,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, help="interleaved rounds of the comparisons")
     add("--seconds", type=int, help="seconds of each server in one round")
     add("--results", type=Path, help="where page and pictures go")
-    add("--soak", type=int, nargs="?", const=MILLION, metavar="REQUESTS", help="memory over so many requests instead")
+    add("--soak", action="store_true", help="watch the memory over a million requests instead")
+    add("--requests", type=int, default=1_000_000, help="of the soak (1000000)")
     return parser
 
 

@@ -33,6 +33,10 @@ class Comparison:
     connections: int
     samples: Mapping[str, Sequence[Sample]]
 
+    @property
+    def heading(self) -> str:
+        return f"{self.title}, {self.connections} connection{'s' * (self.connections > 1)}"
+
     def median(self, name: str, attribute: str) -> float:
         return float(statistics.median(getattr(sample, attribute) for sample in self.samples[name]))
 
@@ -56,7 +60,7 @@ def measure(
     samples: dict[str, list[Sample]] = {name: [] for name in targets}
     for number in range(0 if warm_up else 1, rounds + 1):
         for name, target in targets.items():
-            tell(f"{title}, {connections} connections, round {number} of {rounds}: {name}")
+            tell(f"{title}, {connections} at once, round {number} of {rounds}: {name}")
             sample = patiently(functools.partial(target, connections, seconds if number else 1))
             if number:
                 samples[name].append(sample)

@@ -21,9 +21,9 @@ LIBRARIES = ("connexion", "flask", "gunicorn", "psycopg2-binary", "sqlalchemy", 
 PEERS = ("fastapi", "asyncpg", "pydantic", "uvloop", "httptools")
 
 
-def describe(postgres: Postgres, database: str) -> dict[str, str]:
+def describe(postgres: Postgres) -> dict[str, str]:
     """In the order in which the report tells it."""
-    version = data_set.query(postgres, database, "show server_version")[0][0]
+    version = data_set.query(postgres, "postgres", "show server_version")[0][0]
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "processor": f"{_processor()}, {os.cpu_count()} cores",

@@ -26,12 +26,36 @@ def write(results: Results, folder: Path) -> list[Path]:
     return [page, *(folder / name for name in pictures)]
 
 
+def show(docs_page: Path, name: str, lines: Iterable[str]) -> None:
+    """Put what was measured between two comments of a page, in place of what stands there: nobody copies figures.
+
+    Raises ValueError where the page has no such place.
+    """
+    begin, end = f"<!-- measured: {name} -->", "<!-- end -->"
+    before, found, rest = docs_page.read_text(encoding="utf-8").partition(begin)
+    if not found:
+        raise ValueError(f"{docs_page.name} has no place for {name}")
+    after = rest.partition(end)[2]
+    text = "\n".join(lines).strip()
+    docs_page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     for row in rows:
         yield f"| {' | '.join(row)} |"
     yield ""
+
+
+def headline(results: Results) -> Iterator[str]:
+    """For docs/performance.md: what was measured on, by which command, and the table."""
+    machine = results.machine
+    yield f"`{results.command}`, {machine['date']}, on {machine['processor']}, {machine['memory']} of memory,"
+    yield f"PostgreSQL {machine['PostgreSQL']}, Python {machine['Python']}; load averages before the run"
+    yield f"{machine['load before the run']}. Everything else, with the figures of each server, is in"
+    yield "[benchmarks/results/performance.md](../benchmarks/results/performance.md).\n"
+    yield from summary(results)
 
 
 def summary(results: Results) -> Iterator[str]:
@@ -74,7 +98,7 @@ def _page(results: Results, pictures: Sequence[str]) -> Iterator[str]:
 
 def _comparison(comparison: Comparison) -> Iterator[str]:
     rounds = len(comparison.samples[OURS])
-    yield f"## {comparison.title}, {comparison.connections} connections\n"
+    yield f"## {comparison.heading}\n"
     yield f"Medians of {rounds} interleaved rounds; ratios with the smallest and the largest of one round.\n"
     head = ["", "requests/s", "ours by it", "p50 ms", "p99 ms", "CPU ms", "ours by it", "PostgreSQL CPU ms"]
     yield from table(head, (_server(comparison, name) for name in comparison.samples))
@@ -162,7 +186,7 @@ def _bars(title: str, comparisons: Sequence[Comparison], attribute: str, unit: s
             values = [getattr(sample, attribute) for sample in samples]
             if any(values):  # nobody told the CPU of a client
                 bars.append(Bar(name, statistics.median(values), min(values), max(values)))
-        groups[f"{comparison.title}, {comparison.connections} connections"] = bars
+        groups[comparison.heading] = bars
     return svg.bars(title, groups, unit=unit)
 
 

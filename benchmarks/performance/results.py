@@ -67,12 +67,11 @@ def rows(results: Results) -> Iterator[Row]:
 
 def _ratios(comparison: Comparison) -> Iterator[Row]:
     least = {FLASK: 1.0, FASTAPI: 1.0, CONNEXION: 4.0, POSTGRAPHILE: 1.5, PGBENCH: 0.25}
-    where = f"{comparison.title}, {comparison.connections} connection{'s' * (comparison.connections > 1)}"
     for peer, target in least.items():
         if peer in comparison.samples:
-            yield _at_least(f"{where}: requests per second by {peer}'s", target, comparison.ratios(peer))
+            yield _at_least(f"{comparison.heading}: requests per second by {peer}'s", target, comparison.ratios(peer))
     if FLASK in comparison.samples:
-        yield _at_most(f"{where}: CPU per request by {FLASK}'s", 1.1, comparison.ratios(FLASK, "cpu"))
+        yield _at_most(f"{comparison.heading}: CPU per request by {FLASK}'s", 1.1, comparison.ratios(FLASK, "cpu"))
 
 
 def _writes(writes: Comparison | None) -> Iterator[Row]:

@@ -76,7 +76,7 @@ def measure(plan: Plan, postgres: Postgres, *, folder: Path, command: str, tell:
     """
     database = data_set.ensure(postgres, plan.size)
     data_set.forget_writes(postgres, database)
-    results = Results(command, machine.describe(postgres, database), describe(plan.size))
+    results = Results(command, machine.describe(postgres), describe(plan.size))
     results.left_out = {peer: why for peer in plan.peers if (why := servers.why_not(peer)) is not None}
     names = [OURS, *(peer for peer in plan.peers if peer not in results.left_out)]
     keys = servers.make_keys()

@@ -5,11 +5,11 @@ Reads and sends in turn, in short runs of wrk, because between two of them the m
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.performance import data_set, load, machine, report, servers, svg, writes
+from benchmarks.performance import data_set, load, report, servers, svg, writes
 from benchmarks.performance.comparison import http_target, patiently
 from benchmarks.performance.data_set import Size
 from benchmarks.performance.servers import OURS
@@ -58,7 +58,17 @@ def measure(
     data_set.forget_writes(postgres, database)
 
 
-def write(looks: list[Look], postgres: Postgres, size: Size, folder: Path, *, command: str) -> list[Path]:
+def headline(looks: list[Look], command: str) -> Iterator[str]:
+    """For docs/performance.md: the first look, and where it stood in the middle and at the end."""
+    yield f"`{command}`; every look is in [benchmarks/results/soak.md](../benchmarks/results/soak.md).\n"
+    chosen = [looks[0], looks[len(looks) // 2], looks[-1]]
+    yield from report.table(
+        ["requests answered", "PSS of each API process"],
+        ([f"{look.requests:,}", ", ".join(f"{pss:.1f} MiB" for pss in look.pss)] for look in chosen),
+    )
+
+
+def write(looks: list[Look], description: Mapping[str, str], folder: Path, *, command: str) -> list[Path]:
     """`soak.md` and `soak.svg`."""
     folder.mkdir(parents=True, exist_ok=True)
     processes = range(len(looks[0].pss))
@@ -70,7 +80,6 @@ def write(looks: list[Look], postgres: Postgres, size: Size, folder: Path, *, co
     )
     (folder / "soak.svg").write_text(picture, encoding="utf-8")
     lines = ["# Memory over many requests, as measured\n", f"`{command}` wrote this page.\n"]
-    description = machine.describe(postgres, f"bench_{size.name}")
     lines += report.table(["", ""], ([name, value] for name, value in description.items()))
     lines += [
         f"Inbox pages, message pages and sends ({READS_PER_SEND} reads for a send) at {CONNECTIONS} connections.\n",

@@ -51,7 +51,7 @@ def lines(
     """One line for each series, y from zero."""
     height, bottom, left, right = 330, 280, 60, 210
     xs = sorted({x for points in series.values() for x, _ in points})
-    top = max(y for points in series.values() for _, y in points) * 1.15
+    step, top = _ticks(max(y for points in series.values() for _, y in points))
 
     def place(x: float, y: float) -> tuple[float, float]:
         low, high, at = (math.log10(each) if log_x else each for each in (xs[0], xs[-1], x))
@@ -59,8 +59,8 @@ def lines(
         return left + across * (WIDTH - left - right), bottom - y / top * (bottom - TOP)
 
     parts = []
-    for step in range(5):
-        value = top * step / 4
+    for number in range(round(top / step) + 1):
+        value = number * step
         y = place(xs[0], value)[1]
         parts.append(f'<path d="M{left} {y:.1f}H{WIDTH - right}" stroke="{PALE}"/>')
         parts.append(_text(left - 8, y + 4, _shown(value), anchor="end"))
@@ -82,6 +82,14 @@ def lines(
     return _document(title, parts, height=height)
 
 
+def _ticks(most: float) -> tuple[float, float]:
+    """A round step of the axis, and where the axis ends: above the largest value."""
+    rough = most / 4
+    power = 10 ** math.floor(math.log10(rough))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough)
+    return step, step * math.ceil(most * 1.05 / step)
+
+
 def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: str = "400") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}" fill="{INK}">'
@@ -90,7 +98,7 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: str =
 
 
 def _shown(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.3g}"
 
 
 def _document(title: str, parts: Sequence[str], *, height: float) -> str:

@@ -62,7 +62,7 @@ def measure(
         for name in (OURS, CONNEXION)
         if name in running
     }
-    count = WEBHOOKS_PER_SECOND * (rounds * seconds + comparison.ATTEMPTS)
+    count = WEBHOOKS_PER_SECOND * seconds * (rounds + comparison.ATTEMPTS)
     forms = list(itertools.islice(_webhooks(rows, running[OURS].base_url), count))
     path = load.write_requests(folder / "webhooks", forms)
     targets[WEBHOOK] = _once(running[OURS], path, count, postgres_pid=postgres_pid)

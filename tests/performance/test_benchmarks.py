@@ -94,7 +94,7 @@ def test_the_soak_looks_at_the_memory_again_and_again(
     looks = list(soak.measure(postgres, data_set.TINY, requests=400, folder=tmp_path, tell=lambda what: None))
     assert looks[-1].requests >= 400
     assert all(len(look.pss) == servers.PROCESSES for look in looks)
-    page, picture = soak.write(looks, postgres, data_set.TINY, tmp_path, command="a test")
+    page, picture = soak.write(looks, {}, tmp_path, command="a test")
     assert f"| {looks[-1].requests:,} |" in page.read_text(encoding="utf-8")
     assert picture.is_file()
 
@@ -164,3 +164,24 @@ def test_pictures_escape_what_they_name() -> None:
 def test_the_lock_file_of_the_node_peer_names_no_registry() -> None:
     lock = (ROOT / "benchmarks/peers/postgraphile/package-lock.json").read_text(encoding="utf-8")
     assert '"resolved"' not in lock
+
+
+def test_the_page_shows_the_figures_of_the_latest_run() -> None:
+    page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- measured: summary -->")[2].partition("<!-- end -->")[0]
+    measured = (ROOT / "benchmarks/results/performance.md").read_text(encoding="utf-8")
+    rows = [line for line in shown.splitlines() if line.startswith("| ")]
+    assert len(rows) > 12
+    assert [row for row in rows if row not in measured.splitlines()] == []
+
+
+def test_what_is_measured_takes_the_place_of_what_was_measured_before(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n<!-- measured: soak -->\nold\n<!-- end -->\n\nAfter\n", encoding="utf-8")
+    report.show(page, "soak", ["new"])
+    report.show(page, "soak", ["newer"])
+    assert page.read_text(encoding="utf-8") == (
+        "# Title\n\n<!-- measured: soak -->\n\nnewer\n\n<!-- end -->\n\nAfter\n"
+    )
+    with pytest.raises(ValueError, match="no place for summary"):
+        report.show(page, "summary", ["new"])
