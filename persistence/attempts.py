@@ -58,7 +58,7 @@ LIST_FOLLOWED = text("""
         exists (
             select 1
             from attempts
-            where attempts.agency_id = messages.agency_id
+            where attempts.agency_id = :agency_id
             and attempts.message_id = messages.id
             and (attempts.outcome is null or attempts.outcome = 'unknown')) as unproven
     from messages

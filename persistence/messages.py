@@ -72,7 +72,7 @@ LIST_PAGE = text("""
             and id = cast(:before as uuid)
         ),
         cast(:before as uuid)))
-    order by sent_at desc, id desc
+    order by sent_at desc, messages.id desc
     limit :limit
 """)
 

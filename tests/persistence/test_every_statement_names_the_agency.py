@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 # What is asked before an agency is bound, and the only tables that may be asked then.
 UNBOUND = {
     "persistence.outbox_work.CLAIM",
+    "persistence.outbox_work.FOLLOW_SOONER",
     "persistence.outbox_work.TAKE_DUE",
+    "persistence.outbox_work.TAKE_FOLLOWED",
     "persistence.outbox_work.LIST_STUCK",
     "persistence.outbox_work.STATISTICS",
     "persistence.workers.BEAT",
