@@ -8,6 +8,7 @@ import socket
 import warnings
 from typing import Any
 
+import uvloop
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from starlette.types import ASGIApp
@@ -36,7 +37,7 @@ class Worker(UvicornWorker):
     """One process. It reads no X-Forwarded-* header, writes no Server header and no access log: the edge logs."""
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  # as the base class declares it
-        "loop": "uvloop",
+        "loop": f"{uvloop.__name__}:new_event_loop",
         "http": http_protocol.HttpProtocol,
         "ws": "none",
         "lifespan": "on",

@@ -7,7 +7,7 @@ from uuid import UUID
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import text
 
-from persistence import json_text
+from persistence import conversation_counts, json_text
 from persistence.connection import TenantConnection
 from persistence.errors import ContactOptedOut, ConversationForbidden, ConversationNotFound, WhatsAppWindowClosed
 from persistence.paging import Position, encode_cursor
@@ -117,39 +117,6 @@ ADD_LAST_MESSAGE = text("""
         updated_at = :sent_at
     where agency_id = :agency_id
     and id = :conversation_id
-""")
-
-COUNT_NONE = text("""
-    delete from conversation_counts
-    where agency_id = :agency_id
-""")
-
-# Read, and then written: Citus would copy what an insert selects.
-COUNT_ALL = text("""
-    select location_id, status, count(*) as conversations
-    from conversations
-    where agency_id = :agency_id
-    group by location_id, status
-""")
-
-INSERT_COUNT = text("""
-    insert into conversation_counts (agency_id, location_id, status, conversations)
-    values (:agency_id, :location_id, :status, :conversations)
-""")
-
-COUNT_ONE_MORE = text("""
-    insert into conversation_counts (agency_id, location_id, status, conversations)
-    values (:agency_id, :location_id, :status, 1)
-    on conflict (agency_id, location_id, status) do update
-    set conversations = conversation_counts.conversations + 1
-""")
-
-COUNT_ONE_LESS = text("""
-    update conversation_counts
-    set conversations = conversations - 1
-    where agency_id = :agency_id
-    and location_id = :location_id
-    and status = :status
 """)
 
 SET_OPTED_OUT = text("""
@@ -285,7 +252,7 @@ def upsert(connection: TenantConnection, *, location_id: UUID, channel_id: UUID,
         UPSERT, id=uuid_utils.uuid7(), location_id=location_id, channel_id=channel_id, contact_id=contact_id
     ).one()
     if row.is_new:
-        connection.execute_later(COUNT_ONE_MORE, location_id=location_id, status="open")
+        conversation_counts.add_one(connection, location_id=location_id, status="open")
     conversation_id: UUID = row.id
     return conversation_id
 
@@ -297,9 +264,7 @@ def next_place(connection: TenantConnection, *, conversation_id: UUID, direction
     """
     row = connection.execute(NEXT_PLACE, conversation_id=conversation_id).one()
     if direction == "inbound" and row.status == "resolved":
-        # In this order whoever does it, so that no two of them wait for each other.
-        connection.execute_later(COUNT_ONE_MORE, location_id=row.location_id, status="open")
-        connection.execute_later(COUNT_ONE_LESS, location_id=row.location_id, status=row.status)
+        conversation_counts.move_one(connection, location_id=row.location_id, status="open", from_status=row.status)
     sent_at: datetime = row.sent_at
     return sent_at
 
@@ -311,17 +276,6 @@ def add_last_message(
     connection.execute_later(
         ADD_LAST_MESSAGE, conversation_id=conversation_id, direction=direction, preview=preview, sent_at=sent_at
     )
-
-
-def recount(connection: TenantConnection) -> None:
-    """Make the counts anew, as the owner of the tables: after conversations were written by other means than ours.
-
-    No conversation may be begun or reopened meanwhile.
-    """
-    counted = connection.execute(COUNT_ALL).all()
-    connection.execute_later(COUNT_NONE)
-    for row in counted:
-        connection.execute_later(INSERT_COUNT, **row._mapping)
 
 
 def set_opted_out(connection: TenantConnection, *, conversation_id: UUID, opted_out: bool) -> None:

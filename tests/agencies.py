@@ -6,7 +6,7 @@ from uuid import UUID
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import text
 
-from persistence import contacts, conversations, messages
+from persistence import contacts, conversation_counts, conversations, messages
 from persistence.connection import TenantConnection
 from tenancy.transaction import Database, tenant_transaction, unbound_transaction
 
@@ -129,8 +129,7 @@ def set_status(connection: TenantConnection, status: str, conversation_id: UUID 
             id=row.id,
             status=status,
         )
-        connection.execute(conversations.COUNT_ONE_MORE, location_id=row.location_id, status=status)
-        connection.execute(conversations.COUNT_ONE_LESS, location_id=row.location_id, status=row.status)
+        conversation_counts.move_one(connection, location_id=row.location_id, status=status, from_status=row.status)
 
 
 def miscounted(superuser_url: str) -> list[tuple[object, ...]]:

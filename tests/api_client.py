@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from delivery import twilio_gateway
 from handlers import problems
-from persistence import conversations
+from persistence import conversation_counts
 from tenancy import authentication
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import ACCOUNT_SID, CONTACT_PHONE, Agency, Urls, make_agency, set_status
@@ -173,7 +173,7 @@ class Api:
     def recount(self, agency_id: UUID) -> None:
         """What an operator does who has written conversations by hand."""
         with tenant_transaction(self._owner, agency_id) as connection:
-            conversations.recount(connection)
+            conversation_counts.recount(connection)
 
     def post_signed(self, path: str, form: Pairs, *, token: str = AUTH_TOKEN, signed_path: str | None = None) -> Answer:
         """A form post as Twilio makes it: signed over the public address and the form."""

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Row, text
 
 from conversations_api.demo.invented_agencies import Agency
-from persistence import conversations
+from persistence import conversation_counts
 from tenancy.transaction import Database, tenant_transaction
 
 # Nothing but `invent` sets a lead's status, and for all conversations of an agency at once.
@@ -128,7 +128,7 @@ def invent(database: Database, agency: Agency) -> None:
         staff = [member for member, role in agency.members if role in ("manager", "staff")]
         plan = [_plan(row, now, dice, staff) for row in rows]
         connection.execute(REWRITE, plan=json.dumps(plan, default=str))
-        conversations.recount(connection)
+        conversation_counts.recount(connection)
 
 
 def _plan(conversation: Row[Any], now: datetime, dice: random.Random, staff: list[str]) -> dict[str, Any]:

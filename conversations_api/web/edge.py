@@ -289,13 +289,5 @@ def _log(exchange: Exchange, status: int) -> None:
     seconds, problem = time.perf_counter() - exchange.started, exchange.state.get("problem")
     metrics.request_ended(exchange.state.get("operation"), method, status, seconds, problem)
     tracing.request_ended(exchange.state, method, status)
-    logger.info(
-        "request",
-        extra={
-            "method": method,
-            "route": exchange.state.get("template"),
-            "status": status,
-            "problem": problem,
-            "duration_ms": round(seconds * 1000, 2),
-        },
-    )
+    extra = {"method": method, "route": exchange.state.get("template"), "status": status, "problem": problem}
+    logger.info("request", extra={**extra, "duration_ms": round(seconds * 1000, 2)})

@@ -153,7 +153,8 @@ def test_anything_but_a_uuid_is_400(api: Api, place: str, value: str) -> None:
         field = "X-Tenant-ID"
         answer = me.get("/conversations", headers=[("X-Tenant-ID", named)])
     assert answer.refusal == (400, "invalid_request")
-    assert list(answer.errors) == [field]
+    # With a control character in a header it is no HTTP, and nobody has read which header it was.
+    assert list(answer.errors) == ([] if place == "header" and not named.isprintable() else [field])
 
 
 @pytest.mark.parametrize("name", ["X-Tenant-ID", "X_Tenant_ID", "X-Tenant_ID", "x_tenant-id"])

@@ -1,5 +1,6 @@
 """Reading one conversation, its thread and one message: everything of one's own, and nothing that is not."""
 
+from datetime import datetime
 from uuid import uuid4
 
 import pytest
@@ -52,6 +53,40 @@ def test_a_conversation_is_the_one_of_the_list(api: Api, mine: Agency, thread: s
     answer = me.get(f"/conversations/{thread}")
     assert answer.status == 200
     assert answer.json == listed[thread]
+
+
+def test_a_message_of_a_page_is_what_its_own_address_answers(api: Api, mine: Agency, thread: str) -> None:
+    """PostgreSQL writes the page, Python the single message."""
+    me = api.of(mine)
+    odd = '"quoted" \\ \n\t/ \x7f\u2028 \N{PILE OF POO} é <&>'
+    media = {"NumMedia": "2", "MediaUrl0": "https://api.twilio.com/m/0", "MediaContentType0": "image/png"}
+    api.receive(mine, odd, **media, MediaUrl1="https://api.twilio.com/m/1")
+    sent = {
+        "plain": {"content": "plain"},
+        "media": {"media_url": "https://example.com/a.png", "media_type": "image/png"},
+        "template": {"template": {"content_sid": "HX" + "0" * 32, "variables": {"1": 'a "name"'}}},
+    }
+    ids = {name: me.post(f"/conversations/{thread}/messages", body).json["id"] for name, body in sent.items()}
+    for name, assignment in (
+        ("plain", "status = 'failed', error_code = '30003', error_message = 'Unreachable'"),
+        ("media", "status = 'read', twilio_sid = 'SM1', delivered_at = sent_at, read_at = '2026-11-25 12:00:00.5Z'"),
+        ("template", "duplicate_detected = true, transcript = 'spoken'"),
+    ):
+        update = f"update messages set {assignment} where agency_id = :agency_id and id = cast(:id as uuid)"  # noqa: S608
+        api.sql(mine, update, id=ids[name])
+    page = me.get(f"/conversations/{thread}/messages").json["messages"]
+    assert page[3]["content"] == odd
+    assert {message["id"] for message in page} >= set(ids.values())
+    for message in page:
+        alone = me.get(f"/messages/{message['id']}").json
+        del alone["history"]
+        assert message.keys() == MESSAGE_FIELDS
+        assert {**message, "read_at": None} == {**alone, "read_at": None}
+        assert instant(message["read_at"]) == instant(alone["read_at"])
+
+
+def instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def test_a_thread_is_newest_first_and_exactly_its_own(api: Api, mine: Agency, thread: str) -> None:

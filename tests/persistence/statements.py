@@ -90,9 +90,9 @@ VALUES_IN = {
     "persistence.acceptances.BIND": {"twilio_sids": "{}"},
     "persistence.acceptances.FINISH": {"twilio_sids": "{}"},
     "persistence.conversations.LIST_PAGE": {"status": "open"},
-    "persistence.conversations.COUNT_ONE_LESS": {"status": "open"},
-    "persistence.conversations.COUNT_ONE_MORE": {"status": "open"},
-    "persistence.conversations.INSERT_COUNT": {"status": "open"},
+    "persistence.conversation_counts.TAKE_ONE": {"status": "open"},
+    "persistence.conversation_counts.ADD_ONE": {"status": "open"},
+    "persistence.conversation_counts.INSERT": {"status": "open"},
     "persistence.messages.ADVANCE_STATUS": {"status": "delivered"},
 }
 

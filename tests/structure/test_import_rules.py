@@ -81,6 +81,7 @@ CLIENTS = (
 # Whose clock a host may use for what it decides: everything else is timed by the database, or by a clock that cannot
 # jump (`time.monotonic`).
 READS_THE_HOSTS_CLOCK = {
+    "delivery/follower.py": "how far back the carrier's list is read, with room for clocks that differ",
     "delivery/outcomes.py": "a date in Retry-After",
     "tenancy/authentication.py": "the times in a token",
     "tenancy/rate_limits.py": "the end of a window, for its header",
