@@ -101,7 +101,7 @@ def insert_all(connection: TenantConnection, *, accepted: Sequence[Acceptance]) 
     connection.execute_later(FOLLOW, message_ids=ids)
     connection.execute_later(FINISH, message_ids=ids, twilio_sids=twilio_sids, numbers=numbers)
     if connection.execute(PROMOTE, conversation_ids=conversation_ids).first() is not None:
-        connection.execute(outbox.NOTIFY)
+        connection.execute_after_commit(outbox.NOTIFY)
     bound = connection.execute(
         BIND, message_ids=ids, twilio_sids=twilio_sids, sources=list(message_status.sources_of("sending"))
     )

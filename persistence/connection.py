@@ -36,6 +36,7 @@ class Transaction:
         self._pending = [opening] if opening else []
         self._preamble = preamble
         self._together = together
+        self._following: list[str] = []
         self.has_begun = False
 
     def run(self, statement: TextClause, parameters: Mapping[str, Any]) -> sqlalchemy.CursorResult[Any]:
@@ -50,6 +51,20 @@ class Transaction:
         with closing(self._connection.connection.cursor()) as cursor:
             filled_in: bytes = cursor.mogrify(driver_text(statement), parameters)
         self.run_text_later(filled_in.decode("utf-8").replace("%", "%%"))
+
+    def run_after_commit(self, statement: TextClause) -> None:
+        """Send the statement right behind the commit, once however often it is asked for; it has no parameters.
+
+        A commit of which it is not known whether it or what follows failed is one whose outcome is unknown.
+        """
+        text = driver_text(statement)
+        if text not in self._following:
+            self._following.append(text)
+
+    @property
+    def has_following(self) -> bool:
+        """Whether something is sent behind the commit."""
+        return bool(self._following)
 
     def run_text_later(self, text: str) -> None:
         """The same for a text of ours without parameters."""
@@ -66,7 +81,12 @@ class Transaction:
     def commit(self) -> None:
         """Raises what SQLAlchemy raises; nothing is sent where nothing was begun."""
         if self.has_begun:
-            self._execute(self._after_pending("COMMIT"), {})
+            commit = self._after_pending("COMMIT")
+            if self._together:
+                self._execute("; ".join([commit, *self._following]), {})
+                return
+            for each in [commit, *self._following]:
+                self._execute(each, {})
 
     def _after_pending(self, text: str) -> str:
         pending, self._pending = self._pending, []
@@ -108,6 +128,10 @@ class TenantConnection:
     def execute_later(self, statement: TextClause, **parameters: Any) -> None:
         """Run one statement whose result nobody needs, before the next one or before the commit."""
         self.transaction.run_later(statement, {**parameters, "agency_id": self.agency_id})
+
+    def execute_after_commit(self, statement: TextClause) -> None:
+        """Run one statement, without parameters, when all of this is committed."""
+        self.transaction.run_after_commit(statement)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ FOLLOW = text("""
     on conflict (agency_id, message_id) do nothing
 """)
 
+# Sent behind the commit: PostgreSQL has those that notify within a transaction commit one after the other.
 NOTIFY = text("notify faro_outbox")
 
 # `state` and `attempt` guard every change: what another process has settled or begun meanwhile is left alone.
@@ -171,7 +172,7 @@ def insert(
         sent_at=sent_at,
         attempt=attempt,
     )
-    connection.execute_later(NOTIFY)
+    connection.execute_after_commit(NOTIFY)
 
 
 def follow(connection: TenantConnection, *, message_id: UUID) -> None:
@@ -232,7 +233,7 @@ def promote_next(connection: TenantConnection, *, conversation_id: UUID) -> bool
     """Let the next message of the conversation go, unless one is under way; the caller holds the conversation."""
     promoted = connection.execute(PROMOTE_NEXT, conversation_id=conversation_id).first() is not None
     if promoted:
-        connection.execute(NOTIFY)
+        connection.execute_after_commit(NOTIFY)
     return promoted
 
 

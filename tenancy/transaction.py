@@ -209,7 +209,7 @@ def _ended(connection: sqlalchemy.Connection, transaction: Transaction, *, read_
                 raise DatabaseUnavailable
             if transaction.has_begun and _status(connection) == TRANSACTION_STATUS_INERROR:
                 raise RuntimeError("a statement failed and was passed over; PostgreSQL would commit nothing")
-        _commit(transaction, read_only=read_only)
+        _commit(connection, transaction, read_only=read_only)
     except BaseException:
         _roll_back(connection)
         raise
@@ -236,11 +236,15 @@ def _reported() -> Iterator[None]:
         raise DatabaseUnavailable from error
 
 
-def _commit(transaction: Transaction, *, read_only: bool) -> None:
+def _commit(connection: sqlalchemy.Connection, transaction: Transaction, *, read_only: bool) -> None:
     try:
         transaction.commit()
     except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
-        unknown = error.connection_invalidated and not read_only
+        # A transaction that is over has committed, and what follows failed; or nobody knows. Else it is still there.
+        unknown = error.connection_invalidated or (
+            transaction.has_following and _status(connection) == TRANSACTION_STATUS_IDLE
+        )
+        unknown = unknown and not read_only
         raise (OutcomeUnknown if unknown else DatabaseUnavailable) from error
 
 

@@ -1,11 +1,13 @@
 """A relay between a client and PostgreSQL that loses the reply of one COMMIT, as a network that breaks there does."""
 
+import re
 import socket
 import threading
 from contextlib import suppress
 from typing import Self
 
-COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
+# A query of the simple protocol that is a commit, or brings one behind what was still to be sent.
+COMMIT = re.compile(rb"(?:Q\x00\x00\x00.|; )COMMIT(?:; |\x00)", re.DOTALL)
 
 
 class PostgresProxy:
@@ -44,7 +46,7 @@ class PostgresProxy:
     def _to_server(self, client: socket.socket, server: socket.socket, broken: threading.Event) -> None:
         with suppress(OSError):
             while data := client.recv(65_536):
-                if COMMIT in data and self._armed.is_set():
+                if COMMIT.search(data) and self._armed.is_set():
                     self._armed.clear()
                     broken.set()
                 server.sendall(data)
