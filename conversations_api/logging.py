@@ -34,6 +34,8 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     handler.setFormatter(JsonFormatter())
     handler.addFilter(LineCap(MAX_LINES_PER_SECOND))
     logging.captureWarnings(True)
+    # No line shows them, and to find them out takes system calls.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -39,41 +39,36 @@ FIND_PLACE = text("""
 
 # Each message as the contract writes it (see persistence.json_text); what `_record` makes of one, in SQL.
 LIST_PAGE = text("""
-    select id::text as id, json_build_object(
-        'id', id,
-        'conversation_id', conversation_id,
-        'direction', direction,
-        'content', content,
-        'media', media,
-        'media_url', media -> 0 ->> 'url',
-        'media_type', media -> 0 ->> 'content_type',
-        'template', template,
-        'transcript', transcript,
-        'status', status,
-        'error', case when error_code is not null
-            then json_build_object('code', error_code, 'message', error_message) end,
-        'twilio_sid', twilio_sid,
-        'sent_by', sent_by,
-        'sent_at', to_char(sent_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-        'delivered_at', to_char(delivered_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-        'read_at', to_char(read_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-        'created_at', to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-        'duplicate_detected', duplicate_detected
-    )::text as record
-    from messages
-    where agency_id = :agency_id
-    and conversation_id = :conversation_id
-    and (cast(:before as uuid) is null or (sent_at, id) < (
-        (
-            select sent_at
-            from messages
-            where agency_id = :agency_id
-            and conversation_id = :conversation_id
-            and id = cast(:before as uuid)
-        ),
-        cast(:before as uuid)))
-    order by sent_at desc, messages.id desc
-    limit :limit
+    select page.id::text as id, row_to_json(page)::text as record
+    from (
+        select id, conversation_id, direction, content, media,
+            media -> 0 ->> 'url' as media_url,
+            media -> 0 ->> 'content_type' as media_type,
+            template, transcript, status,
+            case when error_code is not null
+                then json_build_object('code', error_code, 'message', error_message) end as error,
+            twilio_sid, sent_by,
+            to_char(messages.sent_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as sent_at,
+            to_char(messages.delivered_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as delivered_at,
+            to_char(messages.read_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as read_at,
+            to_char(messages.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_at,
+            duplicate_detected
+        from messages
+        where agency_id = :agency_id
+        and conversation_id = :conversation_id
+        and (cast(:before as uuid) is null or (messages.sent_at, messages.id) < (
+            (
+                select earlier.sent_at
+                from messages earlier
+                where earlier.agency_id = :agency_id
+                and earlier.conversation_id = :conversation_id
+                and earlier.id = cast(:before as uuid)
+            ),
+            cast(:before as uuid)))
+        order by messages.sent_at desc, messages.id desc
+        limit :limit
+    ) page
+    order by page.sent_at desc, page.id desc
 """)
 
 INSERT = text("""
