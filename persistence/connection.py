@@ -33,7 +33,8 @@ class Transaction:
         self, connection: sqlalchemy.Connection, *, opening: str = "", preamble: str = "", together: bool = True
     ) -> None:
         self._connection = connection
-        self._pending = [opening] if opening else []
+        self._opening = [opening] if opening else []
+        self._pending = list(self._opening)
         self._preamble = preamble
         self._together = together
         self._following: list[str] = []
@@ -79,14 +80,12 @@ class Transaction:
         return self._connection
 
     def commit(self) -> None:
-        """Raises what SQLAlchemy raises; nothing is sent where nothing was begun."""
-        if self.has_begun:
+        """Raises what SQLAlchemy raises; nothing is sent where nothing was done. A commit is never sent twice."""
+        if self.has_begun or self._pending != self._opening:
             commit = self._after_pending("COMMIT")
-            if self._together:
-                self._execute("; ".join([commit, *self._following]), {})
-                return
-            for each in [commit, *self._following]:
-                self._execute(each, {})
+            together = ["; ".join([commit, *self._following])] if self._together else [commit, *self._following]
+            for text in together:
+                self._execute(text, {}, may_repeat=False)
 
     def _after_pending(self, text: str) -> str:
         pending, self._pending = self._pending, []
@@ -96,8 +95,10 @@ class Transaction:
             self._execute(each, {})
         return text
 
-    def _execute(self, text: str, parameters: Mapping[str, Any]) -> sqlalchemy.CursorResult[Any]:
-        may_repeat = bool(self._preamble) or not self.has_begun
+    def _execute(
+        self, text: str, parameters: Mapping[str, Any], *, may_repeat: bool = True
+    ) -> sqlalchemy.CursorResult[Any]:
+        may_repeat = may_repeat and (bool(self._preamble) or not self.has_begun)
         self.has_begun = True
         try:
             return self._connection.exec_driver_sql(text, parameters)
