@@ -88,7 +88,9 @@ def differ(ours: Any, theirs: Any, place: str = "$") -> str | None:
             return f"{place}: {len(ours)} and {len(theirs)} elements"
         pairs = [(a, b, f"{place}[{number}]") for number, (a, b) in enumerate(zip(ours, theirs, strict=True))]
     else:
-        return None if ours == theirs and type(ours) is type(theirs) else f"{place}: {ours!r} and {theirs!r}"
+        # JSON has one kind of number: 101 and 101.0 are the same one. True is none.
+        same = isinstance(ours, bool) == isinstance(theirs, bool) and ours == theirs
+        return None if same else f"{place}: {ours!r} and {theirs!r}"
     return next(filter(None, (differ(a, b, inner) for a, b, inner in pairs)), None)
 
 
