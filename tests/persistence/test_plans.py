@@ -10,10 +10,10 @@ from uuid import UUID
 
 import psycopg2
 import pytest
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, event, text
 from sqlalchemy.engine import make_url
 
-from persistence import conversations, messages
+from persistence import attempts, conversations, messages
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import Agency, Urls
 
@@ -114,6 +114,38 @@ def test_few_conversations_are_not_read_through_those_of_many(database: Database
         [scan] = [node for node in plan if node.get("Relation Name") == "conversations"]
         assert (scan["Actual Rows"], scan.get("Rows Removed by Filter", 0)) == (FEW, 0)
         assert "Index" in scan["Node Type"] or "Bitmap" in scan["Node Type"]
+
+
+def test_a_backlog_is_not_joined_with_all_conversations_of_its_agency(
+    database: Database, urls: Urls, agency: Agency
+) -> None:
+    """Queued since the last look at the statistics, which therefore know of none."""
+    with tenant_transaction(database, agency.id) as connection:
+        queued = connection.execute(
+            text("""
+                insert into outbox (agency_id, message_id, conversation_id, channel_id, sent_at, state)
+                select messages.agency_id, messages.id, conversation_id, channel_id, sent_at, 'accepted'
+                from messages
+                join conversations on conversations.agency_id = messages.agency_id
+                    and conversations.id = messages.conversation_id
+                where messages.agency_id = :agency_id
+                limit 1000
+                returning message_id""")
+        ).scalars()
+        message_ids = list(queued)[:16]
+    worker = Database(urls.worker, pool_size=1)
+    sent: list[tuple[str, Any]] = []
+    event.listen(worker.engine, "before_cursor_execute", lambda _c, _k, text_, values, *_: sent.append((text_, values)))
+    with tenant_transaction(worker, agency.id) as connection:
+        assert len(attempts.list_jobs(connection, message_ids=message_ids)) == 16
+        [(statement, values)] = sent
+        set_local, _, select = statement.rpartition("; ")
+        assert set_local.endswith("enable_mergejoin = off")
+        explained = connection.connection.exec_driver_sql(f"explain (analyze, format json) {select}", values)
+        plan = list(nodes(explained.scalar_one()[0]["Plan"]))
+    worker.close()
+    # The backlog may be read, which is small; never its product with the conversations.
+    assert max(node["Actual Rows"] for node in plan) <= 1000
 
 
 def test_the_deepest_offset_is_read_from_an_index_and_bounded(database: Database, agency: Agency) -> None:
