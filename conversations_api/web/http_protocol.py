@@ -6,6 +6,7 @@ other error.
 """
 
 import asyncio
+import re
 import sys
 import uuid
 from typing import Any
@@ -24,6 +25,7 @@ MAX_CONNECTIONS = 2048  # of one process; an idle one costs some 20 kB
 METHODS = "GET, HEAD, POST"  # what some address of the contract takes; which address it is about, nobody has read
 
 _HEADERS = ResponseHeaders(())
+_REQUEST_LINE = re.compile(rb"[A-Za-z-]+ /[!-~]* HTTP/1\.[01]\r\n")
 
 
 class _HeadWithBody(asyncio.Transport):
@@ -71,6 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # of a head that has not come whole
         self._in_head = True
         self._refused = False
+        self._latest = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_HeadWithBody(transport))
@@ -87,6 +90,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._head_bytes += len(data)
+        self._latest = data
         super().data_received(data)
         if not self._in_head:
             self._head_bytes = 0
@@ -112,8 +116,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Called where the parser's error is being handled: it says whether only the method is none."""
-        if isinstance(sys.exc_info()[1], httptools.HttpParserInvalidMethodError):
+        """Called where the parser's error is being handled, which may be about the method of what is HTTP otherwise."""
+        unknown_method = isinstance(sys.exc_info()[1], httptools.HttpParserInvalidMethodError)
+        if unknown_method and _REQUEST_LINE.match(self._latest):
             self._refuse(problems.Problem("method_not_allowed", headers={"Allow": METHODS}))
         else:
             self._refuse(problems.Problem("invalid_request"))
