@@ -23,6 +23,7 @@ from conversations_api.settings import Settings
 from delivery.metrics import OUTCOMES
 from delivery.outcomes import Outcome
 from delivery.twilio_gateway import ListedMessage, TwilioGateway
+from persistence.connection import SHOWN
 
 if TYPE_CHECKING:  # an extra: imported when tracing starts
     from opentelemetry import trace
@@ -31,10 +32,6 @@ if TYPE_CHECKING:  # an extra: imported when tracing starts
 # A collector that is away holds up no one's end.
 STOP_SECONDS = 1.5
 _NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
-# What tenancy.transaction sends before a statement; the binding is its only literal.
-_PREAMBLE = re.compile(
-    r"(?:(?:BEGIN(?: READ ONLY)?|SET TRANSACTION READ ONLY|SET LOCAL app\.agency_id = '[0-9a-f-]*')(?:; |$))+"
-)
 _TABLE = re.compile(r"\b(?:from|into|update)\s+([a-z_]+)", re.IGNORECASE)
 
 _provider: "TracerProvider | None" = None
@@ -189,7 +186,7 @@ def _statement_begins(_connection: Any, _cursor: Any, statement: str, _: Any, co
 
     if _tracer is None or not trace.get_current_span().is_recording():
         return
-    words = _PREAMBLE.sub("", statement, count=1).split() or ["begin"]
+    words = context.execution_options.get(SHOWN, statement).split() or ["begin"]
     operation, table = words[0].lower(), _TABLE.search(statement)
     span = _tracer.start_span(f"{operation} {table[1]}" if table else operation, kind=trace.SpanKind.CLIENT)
     span.set_attribute("db.system.name", "postgresql")

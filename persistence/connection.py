@@ -19,6 +19,8 @@ import sqlalchemy
 from sqlalchemy import TextClause
 from sqlalchemy.dialects.postgresql import psycopg2
 
+# The execution option under which the part of a string stands that holds no values.
+SHOWN = "faro_shown"
 _DIALECT = psycopg2.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -42,10 +44,10 @@ class Transaction:
 
     def run(self, statement: TextClause, parameters: Mapping[str, Any]) -> sqlalchemy.CursorResult[Any]:
         """Send what is pending, then the statement; its result."""
-        text = driver_text(statement)
+        shown = text = driver_text(statement)
         if self._pending:
             text = self._after_pending(text)
-        return self._execute(self._preamble + text, parameters)
+        return self._execute(self._preamble + text, parameters, shown=shown)
 
     def run_later(self, statement: TextClause, parameters: Mapping[str, Any]) -> None:
         """Send the statement with the next one, or with the commit; what is wrong with it comes to light there."""
@@ -85,7 +87,7 @@ class Transaction:
             commit = self._after_pending("COMMIT")
             together = ["; ".join([commit, *self._following])] if self._together else [commit, *self._following]
             for text in together:
-                self._execute(text, {}, may_repeat=False)
+                self._execute(text, {}, shown="COMMIT", may_repeat=False)
 
     def _after_pending(self, text: str) -> str:
         pending, self._pending = self._pending, []
@@ -96,18 +98,20 @@ class Transaction:
         return text
 
     def _execute(
-        self, text: str, parameters: Mapping[str, Any], *, may_repeat: bool = True
+        self, text: str, parameters: Mapping[str, Any], *, shown: str = "", may_repeat: bool = True
     ) -> sqlalchemy.CursorResult[Any]:
+        # What is pending has its values in it: only what is shown may be repeated to anybody, as to a trace.
+        options = {SHOWN: shown}
         may_repeat = may_repeat and (bool(self._preamble) or not self.has_begun)
         self.has_begun = True
         try:
-            return self._connection.exec_driver_sql(text, parameters)
+            return self._connection.exec_driver_sql(text, parameters, execution_options=options)
         except sqlalchemy.exc.DBAPIError as error:
             if not may_repeat or not error.connection_invalidated:
                 raise
         # The connection had died in the pool. Nothing was begun on it, or nothing is changed: once more, on a new one.
         self._connection.rollback()
-        return self._connection.exec_driver_sql(text, parameters)
+        return self._connection.exec_driver_sql(text, parameters, execution_options=options)
 
 
 @dataclass(frozen=True, slots=True)

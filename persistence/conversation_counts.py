@@ -10,8 +10,9 @@ from sqlalchemy import text
 
 from persistence.connection import TenantConnection
 
-DELETE = text("""
-    delete from conversation_counts
+FORGET = text("""
+    update conversation_counts
+    set conversations = 0
     where agency_id = :agency_id
 """)
 
@@ -23,9 +24,11 @@ COUNT = text("""
     group by location_id, status
 """)
 
-INSERT = text("""
+REMEMBER = text("""
     insert into conversation_counts (agency_id, location_id, status, conversations)
     values (:agency_id, :location_id, :status, :conversations)
+    on conflict (agency_id, location_id, status) do update
+    set conversations = excluded.conversations
 """)
 
 ADD_ONE = text("""
@@ -58,11 +61,11 @@ def move_one(connection: TenantConnection, *, location_id: UUID, status: str, fr
 
 
 def recount(connection: TenantConnection) -> None:
-    """Make the agency's counts anew, as the owner of the tables: after conversations were written by other means.
+    """Make the agency's counts anew, after conversations were written by other means than ours.
 
     No conversation may begin or change its status meanwhile.
     """
     counted = connection.execute(COUNT).all()
-    connection.execute_later(DELETE)
+    connection.execute_later(FORGET)
     for row in counted:
-        connection.execute_later(INSERT, **row._mapping)
+        connection.execute_later(REMEMBER, **row._mapping)

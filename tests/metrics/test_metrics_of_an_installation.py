@@ -71,7 +71,7 @@ def test_every_scrape_adds_up_what_both_processes_have_answered(observed: Observ
         ("GET", "/conversations/nonsense", ("getConversation", "GET", "400")),
         ("HEAD", "/conversations", ("listConversations", "HEAD", "200")),
         ("DELETE", "/conversations", ("none", "DELETE", "405")),
-        ("BREW", "/conversations", ("none", "other", "405")),
+        ("PROPFIND", "/conversations", ("none", "other", "405")),
         ("GET", "/nowhere", ("none", "GET", "404")),
     ],
 )

@@ -107,7 +107,7 @@ def test_the_statements_of_a_request_lie_in_its_span_as_they_are_written_in_the_
     assert request.context is not None
     assert {span.parent.span_id for span in statements if span.parent} == {request.context.span_id}
     assert all(span.parent for span in statements)
-    assert "select conversations" in [span.name for span in statements]
+    assert "select conversation_counts" in [span.name for span in statements]
     texts = [str(attributes(span).get("db.query.text")) for span in statements]
     assert any("agency_id = %(agency_id)s" in text for text in texts)
 

@@ -92,7 +92,7 @@ VALUES_IN = {
     "persistence.conversations.LIST_PAGE": {"status": "open"},
     "persistence.conversation_counts.TAKE_ONE": {"status": "open"},
     "persistence.conversation_counts.ADD_ONE": {"status": "open"},
-    "persistence.conversation_counts.INSERT": {"status": "open"},
+    "persistence.conversation_counts.REMEMBER": {"status": "open"},
     "persistence.messages.ADVANCE_STATUS": {"status": "delivered"},
 }
 
