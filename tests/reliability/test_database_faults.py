@@ -113,7 +113,8 @@ def test_a_session_that_is_ended_in_the_middle_of_a_request_is_503_and_nothing_i
             waiting = pool.submit(me.send, conversation, "once", key=key)
             end_whoever_waits(operator)
             answer = waiting.result()
-        assert answer.refusal == (503, "database_unavailable")
+        # The outbox row went out in one string with the COMMIT: what became of that, nobody here can know.
+        assert answer.refusal == (503, "outcome_unknown")
         assert int(answer.headers["retry-after"]) >= 1
         again = me.send(conversation, "once", key=key)
         while again.status == 503:  # another of the pool's sessions may have been ended, too
