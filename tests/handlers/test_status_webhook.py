@@ -76,7 +76,7 @@ def test_a_replay_changes_nothing(api: Api, mine: Agency, message: str) -> None:
     assert read(api, mine, message) == before
 
 
-@pytest.mark.parametrize("statuses", permutations(REPORTED, 3), ids="-".join)
+@pytest.mark.parametrize("statuses", tuple(permutations(REPORTED, 3)), ids="-".join)
 def test_in_whatever_order_reports_come_a_status_never_falls(
     api: Api, mine: Agency, message: str, statuses: tuple[str, ...]
 ) -> None:

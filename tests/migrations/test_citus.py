@@ -150,9 +150,7 @@ def test_it_runs_in_one_go_and_leaves_the_rest_as_it_was(clustered_urls: Urls, o
     assert lost[0].startswith("number_routing | number_routing_channel | FOREIGN KEY")
     assert after | {"constraints": before["constraints"]} == before
     placed = owner.exec_driver_sql("select logicalrelid::text, colocated_with from pg_dist_partition order by place")
-    assert dict(placed.tuples().all()) == {
-        table: "none" if table == "agencies" else "agencies" for table in TENANT_TABLES
-    }
+    assert dict(placed.all()) == {table: "none" if table == "agencies" else "agencies" for table in TENANT_TABLES}
 
 
 def test_a_second_run_has_nothing_to_do(clustered_urls: Urls, owner: sqlalchemy.Connection) -> None:

@@ -115,7 +115,8 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     [
         ({"rows": [{"id": 1, "at": None}]}, None),
         ({"rows": [{"id": 2, "at": None}]}, "$.rows[0].id"),
-        ({"rows": [{"id": 1.0, "at": None}]}, "$.rows[0].id"),
+        ({"rows": [{"id": 1.0, "at": None}]}, None),
+        ({"rows": [{"id": 1.5, "at": None}]}, "$.rows[0].id"),
         ({"rows": [{"id": True, "at": None}]}, "$.rows[0].id"),
         ({"rows": [{"id": 1}]}, "$.rows[0]"),
         ({"rows": []}, "$.rows"),

@@ -33,7 +33,7 @@ class Catalogue:
 
     def __init__(self, connection: sqlalchemy.Connection) -> None:
         functions = connection.execute(text("select oid::text, provolatile::text from pg_proc"))
-        self.volatility: dict[str, str] = dict(functions.tuples().all())
+        self.volatility: dict[str, str] = dict(functions.all())
         tables = connection.execute(
             text("""
                 select attrelid::text
