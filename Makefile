@@ -49,6 +49,10 @@ audit: $(VENV)/.tox-installed  ## known vulnerabilities in the pinned versions (
 chaos: $(VENV)/.demo-installed  ## kill everything at random under load, and count what the carrier really got (half an hour); CHAOS passes options
 	@exec $(BIN)/python -m benchmarks.reliability $(CHAOS)
 
+.PHONY: outage
+outage: $(VENV)/.demo-installed  ## an hour without API and workers, and how soon all is right again; OUTAGE passes options
+	@exec $(BIN)/python -m benchmarks.reliability.outage $(OUTAGE)
+
 .PHONY: long
 long: $(VENV)/.tox-installed  ## the tests that take minutes
 	@exec $(BIN)/tox run -e tests -- tests -m long

@@ -105,7 +105,9 @@ class Installation:
 
 
 @contextmanager
-def installed(folder: Path, *, workers: int, concurrency: int) -> Iterator[Installation]:
+def installed(
+    folder: Path, *, workers: int, concurrency: int, patience: Mapping[str, str] = PATIENCE
+) -> Iterator[Installation]:
     """A new installation in an empty folder, which stays for whoever wants to read the logs."""
     secrets_key = twilio_credentials.generate_key()
     installation, own = (TwilioAccount(f"AC{uuid.uuid4().hex}", uuid.uuid4().hex) for _ in range(2))
@@ -138,7 +140,7 @@ def installed(folder: Path, *, workers: int, concurrency: int) -> Iterator[Insta
                 "RATE_LIMIT_SENDS_PER_MINUTE": "0",
                 "WEB_CONCURRENCY": "2",
                 "SEND_CONCURRENCY": str(concurrency),
-                **PATIENCE,
+                **patience,
             },
             port=port,
             simulator_url=f"http://127.0.0.1:{simulator_port}",

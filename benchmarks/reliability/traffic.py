@@ -77,14 +77,15 @@ class Traffic:
         with ThreadPoolExecutor(SENDERS) as pool:
             for place, order in enumerate(orders):
                 time.sleep(max(0.0, begin + place / self.rate - time.monotonic()))
-                pool.submit(self._send, *order)
+                pool.submit(self.send, *order)
                 while pool._work_queue.qsize() > 4 * SENDERS:  # while nothing is answered, nothing new is begun
                     time.sleep(0.02)
         done.set()
         for thread in watchers:
             thread.join()
 
-    def _send(self, agency: Agency, conversation_id: str, content: str, number: int) -> None:
+    def send(self, agency: Agency, conversation_id: str, content: str, number: int) -> None:
+        """Ask until the message is acknowledged, or refused; `number` makes the key."""
         headers = {**authorization(self.installation, agency), "Idempotency-Key": f"{self.seed}-{number}"}
         path = f"{self.installation.base_url}/api/v1/conversations/{conversation_id}/messages"
         while True:
@@ -137,10 +138,14 @@ class Traffic:
         """Contacts go on writing, whether or not somebody answers the webhook."""
         dice = random.Random(self.seed + 1)
         while not done.wait(0.4):
-            channel, phone = dice.choice(self._phones)
-            agency = next(one for one in self.installation.agencies if channel in one.channels)
             with suppress(httpx.HTTPError):
-                self.written.append((agency, self.installation.write(channel, phone, "And another thing")))
+                self.write(dice.randrange(len(self._phones)))
+
+    def write(self, number: int) -> None:
+        """One of the contacts writes."""
+        channel, phone = self._phones[number % len(self._phones)]
+        agency = next(one for one in self.installation.agencies if channel in one.channels)
+        self.written.append((agency, self.installation.write(channel, phone, "And another thing")))
 
 
 _tokens: dict[tuple[int, Any], str] = {}
