@@ -19,7 +19,7 @@ from delivery.session import Session
 from delivery.twilio_gateway import TwilioAccount
 from persistence import attempts, outbox_work
 from persistence.attempts import Job
-from persistence.connection import UnboundConnection
+from persistence.connection import TenantConnection, UnboundConnection
 from persistence.outbox_work import Claim
 from tenancy import transaction
 from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown, unbound_transaction
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 PER_AGENCY = 16
 # Of an account that turned out to have no room: by then its agencies are known, and passed over.
 GIVEN_BACK_SECONDS = 0.25
+# How long a token that was read is used: a claim asks for one only now and then.
+TOKEN_SECONDS = 5.0
 # After a claim that failed, messages are claimed one by one for so long: the one that fails is found and put off.
 CAREFUL_SECONDS = 60.0
 PUT_OFF_SECONDS = 300.0
@@ -72,6 +74,8 @@ class Claimer:
         self._careful_until = 0.0
         # Which agencies send by which account, as far as this process has seen.
         self._agencies: defaultdict[str, set[UUID]] = defaultdict(set)
+        # The accounts that were read, and until when they count.
+        self._accounts: dict[tuple[UUID, str], tuple[TwilioAccount, float]] = {}
 
     def claim(
         self, session: Session, holding: dict[UUID, Job], ended: set[UUID]
@@ -145,11 +149,15 @@ class Claimer:
                 connection, agency_id=agency_id, message_ids=list(surplus), seconds=GIVEN_BACK_SECONDS
             )
         attempts.start(tenant, message_ids=[one for one in message_ids if one not in surplus])
-        accounts = {
-            account_sid: lookup.find_account(tenant, self._credentials, account_sid=account_sid)
-            for account_sid in {job.account_sid for job in jobs}
-        }
-        return [(job, accounts[job.account_sid]) for job in jobs]
+        return [(job, self._find_account(tenant, job.account_sid)) for job in jobs]
+
+    def _find_account(self, tenant: TenantConnection, account_sid: str) -> TwilioAccount | None:
+        account, until = self._accounts.get((tenant.agency_id, account_sid), (None, 0.0))
+        if time.monotonic() >= until:
+            account = lookup.find_account(tenant, self._credentials, account_sid=account_sid)
+            if account is not None:
+                self._accounts[tenant.agency_id, account_sid] = account, time.monotonic() + TOKEN_SECONDS
+        return account
 
     def _beware(self, claims: list[Claim], error: Exception) -> None:
         """One message whose attempt cannot be recorded keeps no other from being sent."""

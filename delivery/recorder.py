@@ -1,8 +1,8 @@
 """Writes down what attempts came to, on threads of its own: a place that has made its call makes the next one.
 
-What ends while the database is busy is written together, one transaction for all that the carrier accepted of one
-agency. That costs a tenth of what each by itself costs, just when there is much to write; and alone, nothing waits for
-company. Whatever goes wrong with several is done again one by one, so that no message suffers for another.
+What ends within a moment is written together, one transaction for all that the carrier accepted of one agency: that
+costs a tenth of what each by itself costs. Whatever goes wrong with several is done again one by one, so that no
+message suffers for another.
 """
 
 import logging
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 THREADS = 3
 MOST_AT_A_TIME = 64
+# What one waits for company. The next message of its conversation waits as long.
+GATHERING_SECONDS = 0.02
 RETRY_SECONDS = 0.5
 
 
@@ -44,6 +46,7 @@ class Recorder:
         self._stopping = stopping
         self._recorded = recorded
         self._queue: SimpleQueue[Ended | None] = SimpleQueue()
+        self._gathering = threading.Lock()
 
     def put(self, ended: Ended) -> None:
         """Have it written down; returns at once."""
@@ -64,7 +67,16 @@ class Recorder:
                 thread.join()
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
+        while batch := self._gather():
+            self._write_all(batch)
+
+    def _gather(self) -> list[Ended]:
+        """What there is to write, or nothing at the end. One thread gathers, while the others write."""
+        with self._gathering:
+            first = self._queue.get()
+            if first is None:
+                return []
+            self._stopping.wait(GATHERING_SECONDS)
             batch = [first]
             while len(batch) < MOST_AT_A_TIME:
                 try:
@@ -75,7 +87,7 @@ class Recorder:
                     self._queue.put(None)
                     break
                 batch.append(ended)
-            self._write_all(batch)
+            return batch
 
     def _write_all(self, batch: list[Ended]) -> None:
         together: defaultdict[UUID, list[Ended]] = defaultdict(list)

@@ -10,6 +10,7 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -18,14 +19,14 @@ import psycopg2
 from persistence import outbox
 from persistence.attempts import Job
 
-OWNS = """
-    select 1
+# A message's id is a UUID, made once: it is no other agency's.
+OWNED = """
+    select outbox.message_id, outbox.attempt
     from outbox
-    where agency_id = %s
-    and message_id = %s
-    and attempt = %s
-    and state = 'calling'
-    and worker_key = %s
+    join unnest(%s::uuid[], %s::uuid[]) as asked (agency_id, message_id)
+        on outbox.agency_id = asked.agency_id and outbox.message_id = asked.message_id
+    where outbox.state = 'calling'
+    and outbox.worker_key = %s
 """
 
 
@@ -35,6 +36,8 @@ class Session:
     def __init__(self, connection: "psycopg2.extensions.connection") -> None:
         self._connection = connection
         self._turn = threading.Lock()
+        # Who waits for leave to call, and for what.
+        self._asking: list[tuple[Job, Future[bool]]] = []
         self.worker_key = secrets.randbits(63)
         with connection.cursor() as cursor:
             cursor.execute("select pg_advisory_lock(%s)", (self.worker_key,))
@@ -48,11 +51,31 @@ class Session:
             return False
 
     def may_call(self, job: Job) -> bool:
-        """Whether the attempt is still this worker's: it was not declared dead, and nothing was proven since."""
+        """Whether the attempt is still this worker's: it was not declared dead, and nothing was proven since.
+
+        The server is asked after the call of this method, once for all who wait for their turn at the time.
+        """
+        answer: Future[bool] = Future()
+        self._asking.append((job, answer))
+        with self._turn:
+            if not answer.done():
+                self._answer_all()
+        return answer.result(timeout=0)  # whoever had the turn has answered
+
+    def _answer_all(self) -> None:
+        asking: list[tuple[Job, Future[bool]]] = []
+        while self._asking:  # taken one by one, so that nobody adds to a list that is not looked at again
+            asking.append(self._asking.pop())
+        agency_ids = [str(job.agency_id) for job, _ in asking]
+        message_ids = [str(job.message_id) for job, _ in asking]
+        owned: set[tuple[str, int]] = set()
         try:
-            return self._ask(OWNS, str(job.agency_id), str(job.message_id), job.attempt, self.worker_key) is not None
-        except psycopg2.Error:
-            return False
+            with suppress(psycopg2.Error), self._connection.cursor() as cursor:
+                cursor.execute(OWNED, (agency_ids, message_ids, self.worker_key))
+                owned = {(str(message_id), attempt) for message_id, attempt in cursor}
+        finally:
+            for job, answer in asking:
+                answer.set_result((str(job.message_id), job.attempt) in owned)
 
     def is_dead(self, worker_key: int) -> bool:
         """Whether no session holds that worker's lock any more. Raises psycopg2.Error when it cannot be asked."""

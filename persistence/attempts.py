@@ -183,8 +183,8 @@ class Followed:
 
 def start(connection: TenantConnection, *, message_ids: Sequence[UUID]) -> None:
     """Record the attempts that the outbox rows name, and show their messages as `sending`."""
-    connection.execute(START, message_ids=list(message_ids))
-    connection.execute(MARK_SENDING, message_ids=list(message_ids))
+    connection.execute_later(START, message_ids=list(message_ids))
+    connection.execute_later(MARK_SENDING, message_ids=list(message_ids))
 
 
 def list_jobs(connection: TenantConnection, *, message_ids: Sequence[UUID]) -> list[Job]:

@@ -1,5 +1,6 @@
 """What is said late, twice or by the wrong one: the newest attempt goes its way, and what is proven stays proven."""
 
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
@@ -112,6 +113,24 @@ def test_a_worker_may_call_only_for_the_attempt_that_is_its_own(office: Office, 
         assert not stranger.may_call(job)
         mine.close()
         assert not owner.may_call(job)
+
+
+def test_of_many_who_ask_at_once_each_is_told_of_its_own_attempt(office: Office, agency: Agency) -> None:
+    ids = [office.queue(agency, office.converse(agency, f"+1202555{number:04d}"), "once") for number in range(40)]
+    with transaction.session(office.urls.worker) as connection, ThreadPoolExecutor(40) as pool:
+        session = Session(connection)
+        with unbound_transaction(office.worker_database) as unbound:
+            outbox_work.claim(unbound, worker_key=session.worker_key, limit=100, per_agency=100)
+            jobs = attempts.list_jobs(transaction.bind(unbound, agency.id), message_ids=ids)
+        proven = {job.message_id for job in jobs[::3]}
+        with tenant_transaction(office.worker_database, agency.id) as tenant:
+            for message_id in proven:
+                outbox.delete(tenant, message_id=message_id)
+        for _ in range(5):
+            leave = list(pool.map(session.may_call, jobs))
+            assert {job.message_id for job, may in zip(jobs, leave, strict=True) if not may} == proven
+        connection.close()
+        assert not any(pool.map(session.may_call, jobs))
 
 
 @pytest.mark.parametrize("state", ["queued", "waiting"])
