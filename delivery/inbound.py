@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from delivery import opt_out_words
-from persistence import channels, contacts, conversations, messages, storable_text
+from persistence import contacts, conversations, messages, storable_text
 from persistence.connection import TenantConnection
+from persistence.errors import AlreadyHere
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,18 @@ def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMes
     """Store the message with its contact and conversation, made if need be; False when it is here already."""
     if messages.find_by_twilio_sid(connection, twilio_sid=message.twilio_sid) is not None:
         return False
-    channel = channels.get(connection, channel_id=channel_id)
     contact_id = contacts.upsert(
         connection,
         phone=storable_text.repair(message.sender.removeprefix("whatsapp:")),
         name=storable_text.repair(message.profile_name) if message.profile_name else None,
     )
-    conversation_id = conversations.upsert(
-        connection, location_id=channel.location_id, channel_id=channel_id, contact_id=contact_id
-    )
+    conversation_id = conversations.upsert(connection, channel_id=channel_id, contact_id=contact_id)
     # The conversation is locked now: another delivery of the same message has either ended or not begun.
-    if messages.find_by_twilio_sid(connection, twilio_sid=message.twilio_sid) is not None:
+    try:
+        sent_at = conversations.next_place(
+            connection, conversation_id=conversation_id, direction="inbound", twilio_sid=message.twilio_sid
+        )
+    except AlreadyHere:
         return False
     # A customer's message cannot be refused: what cannot be stored of it is replaced, and the message says so.
     content = storable_text.repair(message.content)
@@ -44,6 +46,7 @@ def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMes
         conversation_id=conversation_id,
         direction="inbound",
         status="received",
+        sent_at=sent_at,
         content=content,
         media=message.media,
         twilio_sid=message.twilio_sid,

@@ -8,13 +8,6 @@ from sqlalchemy import text
 
 from persistence.connection import TenantConnection
 
-GET = text("""
-    select id, location_id, kind, address, account_sid, paused_until, inbound_complete_until
-    from channels
-    where agency_id = :agency_id
-    and id = :channel_id
-""")
-
 PAUSE = text("""
     update channels
     set paused_until = statement_timestamp() + make_interval(secs => :seconds), paused_by_error_code = :error_code
@@ -41,30 +34,12 @@ SET_INBOUND_MARK = text("""
 
 
 @dataclass(frozen=True)
-class Channel:
-    """One sender: an E.164 number or a messaging service SID, on one Twilio account."""
-
-    id: UUID
-    location_id: UUID
-    kind: str
-    address: str
-    account_sid: str
-    paused_until: datetime | None
-    inbound_complete_until: datetime | None
-
-
-@dataclass(frozen=True)
 class InboundMark:
     """Everything that arrived before `complete_until` is here; `now` is the database's clock."""
 
     complete_until: datetime
     now: datetime
     age_seconds: float
-
-
-def get(connection: TenantConnection, *, channel_id: UUID) -> Channel:
-    """The channel; it exists, since only a routing row or a conversation names it."""
-    return Channel(**connection.execute(GET, channel_id=channel_id).one()._mapping)
 
 
 def pause(connection: TenantConnection, *, channel_id: UUID, seconds: float, error_code: str) -> datetime:

@@ -7,9 +7,16 @@ from uuid import UUID
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import text
 
-from persistence import conversation_counts, json_text
+from persistence import agencies, conversation_counts, json_text
 from persistence.connection import TenantConnection
-from persistence.errors import ContactOptedOut, ConversationForbidden, ConversationNotFound, WhatsAppWindowClosed
+from persistence.errors import (
+    AgencySuspended,
+    AlreadyHere,
+    ContactOptedOut,
+    ConversationForbidden,
+    ConversationNotFound,
+    WhatsAppWindowClosed,
+)
 from persistence.paging import Position, encode_cursor
 
 # The page is cut before contacts and channels are joined: the other way round costs a hundred times as much.
@@ -73,14 +80,17 @@ LIST_PAGE = text("""
 # Taking the row first gives the messages of a conversation one order, that of their commits.
 LOCK_FOR_SENDING = text("""
     select conversations.id, conversations.channel_id, conversations.opted_out_at is not null as opted_out,
+        agencies.status as agency_status,
         greatest(clock_timestamp(), conversations.last_message_at + interval '1 microsecond') as next_sent_at,
         channels.kind = 'whatsapp'
             and coalesce(conversations.last_inbound_at + interval '24 hours' <= clock_timestamp(), true)
             as window_closed
     from conversations
     join channels on channels.agency_id = conversations.agency_id and channels.id = conversations.channel_id
+    join agencies on agencies.agency_id = conversations.agency_id
     where conversations.agency_id = :agency_id
     and channels.agency_id = :agency_id
+    and agencies.agency_id = :agency_id
     and conversations.id = :conversation_id
     for no key update of conversations
 """)
@@ -90,17 +100,25 @@ LOCK_FOR_SENDING = text("""
 UPSERT = text("""
     insert into conversations (agency_id, id, location_id, channel_id, contact_id, last_message_at,
         last_message_direction)
-    values (:agency_id, :id, :location_id, :channel_id, :contact_id, '-infinity', 'inbound')
+    select agency_id, cast(:id as uuid), location_id, id, cast(:contact_id as uuid), '-infinity', 'inbound'
+    from channels
+    where agency_id = :agency_id
+    and id = :channel_id
     on conflict (agency_id, channel_id, contact_id) do update
     set status = conversations.status
-    returning id, last_message_at = '-infinity' as is_new
+    returning id, location_id, last_message_at = '-infinity' as is_new
 """)
 
 # The time of a message is strictly later than the one before it, also when the clock is set back: the thread
 # keeps its order, and the preview never goes backwards. It is read first and then written: Citus takes a clock in an
 # update only as a value.
 NEXT_PLACE = text("""
-    select greatest(clock_timestamp(), last_message_at + interval '1 microsecond') as sent_at, status, location_id
+    select greatest(clock_timestamp(), last_message_at + interval '1 microsecond') as sent_at, status, location_id,
+        exists (
+            select 1
+            from messages
+            where messages.agency_id = :agency_id
+            and messages.twilio_sid = :twilio_sid) as is_here
     from conversations
     where agency_id = :agency_id
     and id = :conversation_id
@@ -230,12 +248,15 @@ def lock(connection: TenantConnection, *, conversation_id: UUID) -> None:
 def lock_for_sending(connection: TenantConnection, *, conversation_id: UUID, is_template: bool) -> Sender:
     """What to send from and when, with the conversation locked until the transaction ends.
 
-    Raises ConversationForbidden when the agency has no such conversation, ContactOptedOut, and
+    Raises AgencySuspended, ConversationForbidden when the agency has no such conversation, ContactOptedOut, and
     WhatsAppWindowClosed for free-form content outside the 24 hours.
     """
     row = connection.execute(LOCK_FOR_SENDING, conversation_id=conversation_id).first()
     if row is None:
+        agencies.require_active(connection)
         raise ConversationForbidden
+    if row.agency_status != "active":
+        raise AgencySuspended
     if row.opted_out:
         raise ContactOptedOut
     if row.window_closed and not is_template:
@@ -243,26 +264,28 @@ def lock_for_sending(connection: TenantConnection, *, conversation_id: UUID, is_
     return Sender(channel_id=row.channel_id, next_sent_at=row.next_sent_at)
 
 
-def upsert(connection: TenantConnection, *, location_id: UUID, channel_id: UUID, contact_id: UUID) -> UUID:
+def upsert(connection: TenantConnection, *, channel_id: UUID, contact_id: UUID) -> UUID:
     """The id of the one conversation of this channel and contact, locked until the transaction ends.
 
-    A new one has no message yet: insert one before the transaction ends.
+    A new one, of the channel's location, has no message yet: insert one before the transaction ends.
     """
-    row = connection.execute(
-        UPSERT, id=uuid_utils.uuid7(), location_id=location_id, channel_id=channel_id, contact_id=contact_id
-    ).one()
+    row = connection.execute(UPSERT, id=uuid_utils.uuid7(), channel_id=channel_id, contact_id=contact_id).one()
     if row.is_new:
-        conversation_counts.add_one(connection, location_id=location_id, status="open")
+        conversation_counts.add_one(connection, location_id=row.location_id, status="open")
     conversation_id: UUID = row.id
     return conversation_id
 
 
-def next_place(connection: TenantConnection, *, conversation_id: UUID, direction: str) -> datetime:
+def next_place(
+    connection: TenantConnection, *, conversation_id: UUID, direction: str, twilio_sid: str | None = None
+) -> datetime:
     """When the next message is sent or received, with the conversation locked until the transaction ends.
 
-    What a contact writes reopens a resolved conversation.
+    What a contact writes reopens a resolved conversation. Raises AlreadyHere when a message has this SID.
     """
-    row = connection.execute(NEXT_PLACE, conversation_id=conversation_id).one()
+    row = connection.execute(NEXT_PLACE, conversation_id=conversation_id, twilio_sid=twilio_sid).one()
+    if row.is_here:
+        raise AlreadyHere
     if direction == "inbound" and row.status == "resolved":
         conversation_counts.move_one(connection, location_id=row.location_id, status="open", from_status=row.status)
     sent_at: datetime = row.sent_at

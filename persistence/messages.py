@@ -198,7 +198,7 @@ def insert(
 ) -> dict[str, Any]:
     """The new message, last in its thread; the conversation's last-message columns go with it.
 
-    `sent_at` is its place, from `conversations.lock_for_sending`, if that has been asked already.
+    `sent_at` is its place, from `conversations.lock_for_sending` or `next_place`, if that has been asked already.
     """
     if sent_at is None:
         sent_at = conversations.next_place(connection, conversation_id=conversation_id, direction=direction)

@@ -43,8 +43,7 @@ def open_inbox(
     """Begin the transaction of the agency that the request names, or else the token's; commit at the end.
 
     `header` is X-Tenant-ID, `query` is tenant_id. `count` is told of the agency as soon as it is known that the user
-    may act for it, and may raise. Raises TenantMalformed, TenantForbidden and RoleForbidden, and with `sending`
-    AgencySuspended.
+    may act for it, and may raise. Raises TenantMalformed, TenantForbidden and RoleForbidden.
     """
     named = named_agency(header=header, query=query)
     agency_id = named or claims.agency_id
@@ -59,8 +58,6 @@ def open_inbox(
             count(agency_id)
         if role not in (SENDERS if sending else READERS):
             raise RoleForbidden
-        if sending:
-            agencies.require_active(connection)
         yield Inbox(connection, claims.user_id, role, "request" if named else "token")
 
 

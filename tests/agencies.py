@@ -97,9 +97,7 @@ def make_conversation(
 ) -> UUID:
     """A contact writes over SMS: the conversation of that contact."""
     contact_id = contacts.upsert(connection, phone=phone, name=None)
-    conversation_id = conversations.upsert(
-        connection, location_id=agency.location_id, channel_id=agency.sms_id, contact_id=contact_id
-    )
+    conversation_id = conversations.upsert(connection, channel_id=agency.sms_id, contact_id=contact_id)
     messages.insert(
         connection,
         conversation_id=conversation_id,
