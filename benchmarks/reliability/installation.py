@@ -17,6 +17,7 @@ import httpx
 import psutil
 from sqlalchemy import text
 
+from benchmarks.reliability import http_client
 from benchmarks.reliability.fork_server import ForkServer
 from conversations_api import addresses, migrating
 from conversations_api.demo import invented_agencies
@@ -87,20 +88,20 @@ class Installation:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with suppress(OSError, http.client.HTTPException, json.JSONDecodeError, httpx.HTTPError):
-                if httpx.get(f"{self.base_url}/api/v1/readyz", timeout=2, trust_env=False).status_code == 200:
+                if http_client.CLIENT.get(f"{self.base_url}/api/v1/readyz", timeout=2).status_code == 200:
                     return
             time.sleep(0.05)
         raise TimeoutError(f"the installation did not become ready; its logs are in {self.folder}")
 
     def set_faults(self, faults: Mapping[str, Any]) -> None:
-        httpx.put(f"{self.simulator_url}/simulator/faults", json=faults, timeout=10, trust_env=False).raise_for_status()
+        http_client.CLIENT.put(f"{self.simulator_url}/simulator/faults", json=faults, timeout=10).raise_for_status()
 
     def write(self, channel: Channel, phone: str, content: str) -> str:
         """A contact writes; the SID of the message, whether or not the webhook took it."""
         prefix = "whatsapp:" if channel.kind == "whatsapp" else ""
         order = {"account_sid": channel.account_sid, "from": prefix + phone, "to": channel.twilio_address}
         order["body"] = content
-        answer = httpx.post(f"{self.simulator_url}/simulator/inbound", json=order, timeout=30, trust_env=False)
+        answer = http_client.CLIENT.post(f"{self.simulator_url}/simulator/inbound", json=order, timeout=30)
         return str(answer.json()["message_sid"])
 
 
@@ -187,7 +188,7 @@ def wait_for_simulator(port: int) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with suppress(httpx.HTTPError):
-            httpx.get(f"http://127.0.0.1:{port}/simulator/faults", timeout=2, trust_env=False)
+            http_client.CLIENT.get(f"http://127.0.0.1:{port}/simulator/faults", timeout=2)
             return
         time.sleep(0.05)
     raise TimeoutError("the simulator did not start")

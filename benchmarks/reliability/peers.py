@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from benchmarks.reliability import http_client
 from benchmarks.reliability.installation import start_simulator
 from conversations_api import addresses
 from delivery.twilio_gateway import Accepted, OutboundMessage, Rejected, TwilioAccount, TwilioGateway
@@ -26,7 +25,7 @@ def doubles(folder: Path, *, messages: int, faults: dict[str, Any]) -> int:
     port = addresses.free_port()
     simulator = start_simulator({account.account_sid: account.auth_token}, port=port, record=record)
     try:
-        httpx.put(f"http://127.0.0.1:{port}/simulator/faults", json=faults, trust_env=False).raise_for_status()
+        http_client.CLIENT.put(f"http://127.0.0.1:{port}/simulator/faults", json=faults).raise_for_status()
         gateway = TwilioGateway(
             base_url=f"http://127.0.0.1:{port}",
             connect_timeout_seconds=1.0,

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.reliability import http_client
 from benchmarks.reliability.installation import Installation
 from conversations_api.demo.invented_agencies import Agency
 
@@ -90,7 +91,7 @@ class Traffic:
         path = f"{self.installation.base_url}/api/v1/conversations/{conversation_id}/messages"
         while True:
             with suppress(httpx.HTTPError):
-                answer = httpx.post(path, json={"content": content}, headers=headers, timeout=10, trust_env=False)
+                answer = http_client.CLIENT.post(path, json={"content": content}, headers=headers, timeout=10)
                 if answer.status_code == 201:
                     self.sent.append(Sent(answer.json()["id"], agency, conversation_id, content))
                     return
@@ -108,12 +109,11 @@ class Traffic:
                 continue
             one = dice.choice(self.sent[-200:])
             with suppress(httpx.HTTPError):
-                answer = httpx.get(
+                answer = http_client.CLIENT.get(
                     f"{self.installation.base_url}/api/v1/conversations/{one.conversation_id}/messages",
                     params={"limit": 50},
                     headers=authorization(self.installation, one.agency),
                     timeout=10,
-                    trust_env=False,
                 )
                 if answer.status_code == 503:
                     continue
@@ -164,12 +164,11 @@ def list_all(installation: Installation, agency: Agency, path: str, name: str, p
     position: str | None = None
     while True:
         query = {"limit": 100, **({parameter: position} if position else {})}
-        answer = httpx.get(
+        answer = http_client.CLIENT.get(
             f"{installation.base_url}/api/v1{path}",
             params=query,
             headers=authorization(installation, agency),
             timeout=30,
-            trust_env=False,
         )
         answer.raise_for_status()
         page = answer.json()
