@@ -21,7 +21,7 @@ demo: $(VENV)/.demo-installed  ## serve the API with live data, worker, simulate
 .PHONY: test
 test: $(VENV)/.tox-installed  ## everything that must hold: format, lint, types, contract, tests on a real PostgreSQL
 	@rm -rf .tox/skips
-	@exec $(BIN)/tox run
+	@exec $(BIN)/tox run-parallel --parallel 3 --parallel-live --parallel-no-spinner
 
 .PHONY: sdk
 sdk: $(VENV)/.tox-installed $(NODE_TOOLS)/.package-lock.json  ## generate clients of the contract into sdk/: TypeScript twice, Python, Ruby (needs Node and Java)
