@@ -30,6 +30,8 @@ class Request:
         """The transaction of the agency that the request acts for; see `tenancy.access.open_inbox`."""
 
         def count(agency_id: UUID) -> None:
+            if "rate_limits" in self.state:
+                return  # the request is being done again, and is one request
             usage = self.services.rate_limits.spend(agency_id, sending=sending)
             self.state["rate_limits"] = usage.quotas  # for the headers of the answer, whatever it will be
             if usage.retry_after is not None:

@@ -25,12 +25,19 @@ from persistence.connection import TenantConnection, Transaction, UnboundConnect
 
 POOL_TIMEOUT_SECONDS = 1.0
 CONNECT_TIMEOUT_SECONDS = 2
+# Deadlock, and serialization failure: the server has rolled back. Who waited for a lock in vain (55P03) is not among
+# them: the lock is still held, and the time for waiting used up.
+CONFLICTS = frozenset({"40P01", "40001"})
 # A peer that acknowledges nothing for this long is gone; the kernel ends the connection.
 TCP_USER_TIMEOUT_MILLISECONDS = 10_000
 
 
 class DatabaseUnavailable(Exception):
     """The database cannot be reached or did not answer in time; nothing was changed."""
+
+
+class Conflict(DatabaseUnavailable):
+    """The server took the transaction back because it stood in another one's way; done again, it may well succeed."""
 
 
 class OutcomeUnknown(Exception):
@@ -105,7 +112,8 @@ def tenant_transaction(database: Database, agency_id: UUID, *, read_only: bool =
     With `read_only` each statement is a transaction of its own, which sees what was committed before it: no more and no
     less than READ COMMITTED gives the statements of one transaction.
 
-    Raises DatabaseUnavailable when nothing was changed, OutcomeUnknown when the reply of the commit was lost.
+    Raises DatabaseUnavailable when nothing was changed (Conflict where it may be done again at once), OutcomeUnknown
+    when the reply of the commit was lost.
     """
     binding = _binding(agency_id)
     with _connection(database) as connection:
@@ -233,7 +241,12 @@ def _reported() -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
-        raise DatabaseUnavailable from error
+        raise _nothing_changed(error) from error
+
+
+def _nothing_changed(error: sqlalchemy.exc.DBAPIError) -> DatabaseUnavailable:
+    sqlstate = getattr(error.orig, "pgcode", None)
+    return Conflict() if sqlstate in CONFLICTS else DatabaseUnavailable()
 
 
 def _commit(connection: sqlalchemy.Connection, transaction: Transaction, *, read_only: bool) -> None:
@@ -245,7 +258,7 @@ def _commit(connection: sqlalchemy.Connection, transaction: Transaction, *, read
             transaction.has_following and _status(connection) == TRANSACTION_STATUS_IDLE
         )
         unknown = unknown and not read_only
-        raise (OutcomeUnknown if unknown else DatabaseUnavailable) from error
+        raise (OutcomeUnknown() if unknown else _nothing_changed(error)) from error
 
 
 def _drop_unless_idle(

@@ -10,6 +10,8 @@ import contextvars
 import inspect
 import logging
 import re
+import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,10 +31,16 @@ from handlers import problems
 from handlers.requests import Request
 from handlers.responses import Response
 from tenancy import errors
+from tenancy.transaction import Conflict
 
 logger = logging.getLogger(__name__)
 
 _BEARER = {"type": "http", "scheme": "bearer"}
+# How often a handler is called again whose transaction the server took back, and after what pause, doubled each time
+# and shortened at random: two that stood in each other's way do not meet again.
+_MOST_REPEATS = 3
+_PAUSE_SECONDS = 0.05
+_DICE = secrets.SystemRandom()
 
 
 class SnakeCaseResolver(Resolver):  # type: ignore[misc]  # Connexion ships no types
@@ -169,7 +177,7 @@ class _Served:
         return validation.read_json(schema, body, required=self._operation.body_required)
 
     def _handle(self, request: Request, arguments: dict[str, Any]) -> Response:
-        response = self._handler(request, **arguments)
+        response = self._call(request, arguments)
         try:
             validation.check_response(
                 self._operation, status=response.status, headers=response.headers, body=response.body
@@ -179,6 +187,17 @@ class _Served:
             logger.error("answer breaks the contract", extra=extra)
             raise problems.Problem("internal_error") from broken
         return response
+
+    def _call(self, request: Request, arguments: dict[str, Any]) -> Response:
+        """Call the handler, and again where the server took its transaction back: it has done nothing elsewhere, and
+        writes in one transaction, so then nothing of it has happened. Raises what the handler raises."""
+        for repeat in range(_MOST_REPEATS):
+            try:
+                return self._handler(request, **arguments)
+            except Conflict:
+                logger.info("request_repeated", extra={"repeat": repeat + 1})
+                time.sleep(_PAUSE_SECONDS * 2**repeat * _DICE.uniform(0.5, 1.0))
+        return self._handler(request, **arguments)
 
 
 def _bearer_claims(operation: AbstractOperation) -> Callable[[str, Any], Awaitable[Any]] | None:

@@ -242,54 +242,6 @@ def test_a_read_whose_commit_gets_lost_is_no_unknown_outcome(urls: Urls) -> None
         assert {answer.code for answer in answers if answer.status == 503} == {"database_unavailable"}
 
 
-def test_a_deadlock_is_503_and_nothing_of_it_is_written(urls: Urls) -> None:
-    database = make_url(urls.app).database
-    with cursor_of(urls.superuser) as operator:
-        # Whoever waits looks for a deadlock after this long: the API, long after the other one has begun to wait, too.
-        for setting, value in {"deadlock_timeout": "4s", "lock_timeout": "60s", "statement_timeout": "60s"}.items():
-            operator.execute(f"alter role faro_app in database {database} set {setting} = '{value}'")
-    with served(urls, limits=Limits(handler_seconds=60.0)) as api:
-        agency, other = api.new_agency(), api.new_agency()
-        conversation, elsewhere = api.converse(agency), api.converse(other)
-        with ThreadPoolExecutor(1) as pool, cursor_of(urls.superuser) as first, cursor_of(urls.superuser) as looking:
-            first.execute("set local deadlock_timeout = '120s'")
-            first.execute("lock table outbox in access exclusive mode")
-            sending = pool.submit(api.of(agency).send, conversation, "deadlocked")
-            wait_for_a_lock(looking)
-            first.execute("update conversations set status = status where id = %s", (conversation,))
-            answer = sending.result()
-        assert answer.refusal == (503, "database_unavailable")
-        assert deadlocks(urls) == 1
-        rows = api.sql(agency, "select content from messages where agency_id = :agency_id")
-        assert [row.content for row in rows] == ["Hello"]
-        assert api.of(agency).send(conversation, "again").status == 201
-        assert api.of(other).get(f"/conversations/{elsewhere}").json["last_message_preview"] == "Hello"
-
-
-def wait_for_a_lock(looking: Any) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        looking.execute("""select pg_stat_clear_snapshot(), count(*) from pg_stat_activity
-            where datname = current_database() and usename = 'faro_app' and wait_event_type = 'Lock'""")
-        [(_, waiting)] = looking.fetchall()
-        if waiting:
-            return
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def deadlocks(urls: Urls) -> int:
-    """How many the server has counted; it tells some time after."""
-    deadline = time.monotonic() + 60
-    while True:
-        with cursor_of(urls.superuser) as operator:
-            operator.execute("select deadlocks from pg_stat_database where datname = current_database()")
-            [(number,)] = operator.fetchall()
-        if number or time.monotonic() > deadline:
-            return int(number)
-        time.sleep(0.2)
-
-
 def test_a_full_disk_refuses_what_writes_and_goes_on_reading_until_there_is_room(urls: Urls) -> None:
     """The server's error for it, raised where it would be raised: no disk of the machine is filled."""
     with served(urls) as api:
