@@ -9,9 +9,9 @@ Citus passes a binding on to its workers only where it stands alone or with BEGI
 (docs/decisions/0002-transaction-local-binding.md).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg2
@@ -28,8 +28,14 @@ CONNECT_TIMEOUT_SECONDS = 2
 # Deadlock, and serialization failure: the server has rolled back. Who waited for a lock in vain (55P03) is not among
 # them: the lock is still held, and the time for waiting used up.
 CONFLICTS = frozenset({"40P01", "40001"})
-# A peer that acknowledges nothing for this long is gone; the kernel ends the connection.
-TCP_USER_TIMEOUT_MILLISECONDS = 10_000
+# A peer that acknowledges nothing for ten seconds is gone, and the kernel ends the connection; while we wait for an
+# answer it is asked whether it is there. Of a server that is merely stopped the kernel acknowledges all.
+TCP_TIMEOUTS: Mapping[str, Any] = {
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
 
 
 class DatabaseUnavailable(Exception):
@@ -62,11 +68,7 @@ class Database:
             hide_parameters=True,
             # Transactions are begun and ended below, and nowhere else.
             isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
-            connect_args={
-                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-                "tcp_user_timeout": TCP_USER_TIMEOUT_MILLISECONDS,
-                "keepalives_idle": 5,
-            },
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, **TCP_TIMEOUTS},
         )
         event.listen(self.engine, "connect", self._look)
         event.listen(self.engine, "checkin", _drop_unless_idle)
@@ -165,12 +167,7 @@ def session(url: str) -> Iterator["psycopg2.extensions.connection"]:
     """
     dsn = driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        connection = psycopg2.connect(
-            dsn,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            tcp_user_timeout=TCP_USER_TIMEOUT_MILLISECONDS,
-            keepalives_idle=5,
-        )
+        connection = psycopg2.connect(dsn, connect_timeout=CONNECT_TIMEOUT_SECONDS, **TCP_TIMEOUTS)
     except psycopg2.OperationalError as error:
         raise DatabaseUnavailable from error
     try:

@@ -1,21 +1,17 @@
 """What the API answers while the database is gone, slow, locked or stopped, and how it comes back by itself."""
 
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
-from conversations_api import migrating
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from conversations_api.web.lanes import Limits
 from tenancy.transaction import Database, DatabaseUnavailable, unbound_transaction
@@ -58,18 +54,6 @@ def until_served(api: Api, agency: Agency, seconds: float = 60.0) -> float:
         assert time.monotonic() < started + seconds
         time.sleep(0.05)
     return time.monotonic() - started
-
-
-@pytest.fixture
-def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server that a test may stop, with a migrated database `faro`."""
-    server = EmbeddedPostgres(tmp_path / "data")
-    server.start()
-    try:
-        migrating.migrate(server.owner_url)
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
@@ -183,38 +167,6 @@ def test_a_lock_that_stops_everything_sheds_load_and_lets_nobody_hang(hasty: Api
     until_served(hasty, agency)
     rows = hasty.sql(agency, "select 1 from messages where agency_id = :agency_id and direction = 'outbound'")
     assert rows == []
-
-
-def test_a_database_that_stands_still_does_not_make_clients_stand_still(own_postgres: EmbeddedPostgres) -> None:
-    with served(urls_of(own_postgres, "faro"), limits=Limits(handler_seconds=2.0)) as api:
-        agency = api.new_agency()
-        conversation, key = api.converse(agency), str(uuid4())
-        me = api.of(agency)
-        server = psutil.Process(own_postgres.record.server_pid)
-        stopped = [*server.children(recursive=True), server]
-        for process in stopped:
-            process.send_signal(signal.SIGSTOP)
-        try:
-            read, written = me.get("/conversations"), me.send(conversation, "once", key=key)
-            with ThreadPoolExecutor(40) as pool:
-                crowd = list(pool.map(lambda _: me.get("/conversations"), range(40)))
-            ready = api.ask("GET", f"{BASE_PATH}/readyz")
-            alive = api.ask("GET", f"{BASE_PATH}/healthz")
-        finally:
-            for process in reversed(stopped):
-                process.send_signal(signal.SIGCONT)
-        assert read.refusal == (503, "database_unavailable")
-        assert written.refusal == (503, "outcome_unknown")
-        assert {answer.status for answer in crowd} == {503}
-        assert (ready.status, alive.status) == (503, 200)
-        until_served(api, agency)
-        answer = me.send(conversation, "once", key=key)
-        while answer.status in (409, 503):
-            time.sleep(0.1)
-            answer = me.send(conversation, "once", key=key)
-        assert answer.status == 201
-        rows = api.sql(agency, "select 1 from messages where agency_id = :agency_id and direction = 'outbound'")
-        assert len(rows) == 1
 
 
 def test_a_read_whose_commit_gets_lost_is_no_unknown_outcome(urls: Urls) -> None:

@@ -1,5 +1,7 @@
 """What a transaction sends, and when: nothing is left out, nothing is sent twice, a dead connection costs nobody."""
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 from uuid import UUID, uuid4
 
@@ -14,6 +16,7 @@ from tenancy.transaction import (
     DatabaseUnavailable,
     OutcomeUnknown,
     bind,
+    session,
     tenant_transaction,
     unbound_transaction,
 )
@@ -131,6 +134,20 @@ def test_a_connection_that_died_in_the_pool_costs_neither_reader_nor_writer(
         connection.execute_later(INSERT, id=uuid4(), phone="+1")
         assert list(connection.execute(PHONES).scalars()) == ["+1"]
     assert phones(one, agency) == ["+1"]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this kernel cannot be told")
+def test_the_kernel_gives_a_server_up_that_has_gone_without_a_word(one: Database, urls: Urls) -> None:
+    names = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+
+    def limits(connection: "psycopg2.extensions.connection") -> list[int]:
+        with socket.socket(fileno=os.dup(connection.fileno())) as lent:
+            return [lent.getsockopt(socket.IPPROTO_TCP, name) for name in names]
+
+    with unbound_transaction(one) as unbound:
+        pooled = limits(unbound.connection.connection.driver_connection)  # type: ignore[arg-type]
+    with session(urls.app) as alone:
+        assert pooled == limits(alone) == [10_000, 5, 2, 3]
 
 
 def test_a_commit_is_never_sent_twice(one: Database, sent: list[str], urls: Urls, agency: Agency) -> None:
