@@ -1,6 +1,7 @@
 """What the worker has still to do for each outbound message.
 
-A row is `waiting` behind another message of its conversation, `queued` until `available_at`, `calling` while an
+A row is `waiting` behind another message of its conversation (with `attempted_at` where it may have been sent all the
+same: it came out of a backup), `queued` until `available_at`, `calling` while an
 attempt is open, `unknown` while it is found out what became of an attempt, `accepted` until the carrier's last
 word on it. At most one row of a conversation is queued, calling or unknown: a unique index keeps that, the lock
 on the conversation that every writer here holds makes it never fail.
@@ -102,7 +103,7 @@ LOCK = text("""
 
 PROMOTE_NEXT = text("""
     update outbox
-    set state = 'queued', available_at = clock_timestamp()
+    set state = case when attempted_at is null then 'queued' else 'unknown' end, available_at = clock_timestamp()
     where agency_id = :agency_id
     and message_id = (
         select message_id

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from delivery import inbound
-from persistence import agencies, conversations, messages, outbox
+from persistence import agencies, attempts, conversations, messages, outbox
 from persistence.connection import TenantConnection
 from tenancy import number_routing, twilio_credentials
 from tenancy.transaction import Database, session, tenant_transaction, unbound_transaction
@@ -186,14 +186,38 @@ def test_the_server_probes_its_workers(urls: Urls) -> None:
         assert cursor.fetchall() == [("3",), ("10",), ("5",), ("25000",)]
 
 
-def test_after_a_restore_people_decide_instead_of_the_queue(urls: Urls, database: Database, agency: Agency) -> None:
+def test_after_a_restore_nothing_is_sent_that_may_have_been_sent(
+    urls: Urls, database: Database, agency: Agency, other_agency: Agency
+) -> None:
+    queued = {}
+    for each in (agency, other_agency):
+        with tenant_transaction(database, each.id) as connection:
+            conversation_id = make_conversation(connection, each)
+            queued[each.id] = [queue(connection, conversation_id, each.sms_id) for _ in range(3)]
+    for _ in range(2):  # the second time there is nothing left to change
+        run(urls.superuser, "after a restore")
+        for agency_id, ids in queued.items():
+            with tenant_transaction(database, agency_id, read_only=True) as connection:
+                standings = [outbox.find(connection, message_id=each) for each in ids]
+                statuses = {messages.get(connection, message_id=each)["status"] for each in ids}
+                unknown = [attempts.count_unknown(connection, message_id=each) for each in ids]
+            assert standings == [outbox.Standing(state, 1) for state in ("unknown", "waiting", "waiting")]
+            assert (statuses, unknown) == ({"unconfirmed"}, [1, 1, 1])
+
+
+def test_after_a_restore_what_waits_is_looked_into_too_and_what_comes_new_is_sent(
+    urls: Urls, database: Database, agency: Agency
+) -> None:
     with tenant_transaction(database, agency.id) as connection:
         conversation_id = make_conversation(connection, agency)
-        first = queue(connection, conversation_id, agency.sms_id)
-        second = queue(connection, conversation_id, agency.sms_id)
+        ids = [queue(connection, conversation_id, agency.sms_id) for _ in range(2)]
     run(urls.superuser, "after a restore")
-    with tenant_transaction(database, agency.id, read_only=True) as connection:
-        states = [outbox.find_state(connection, message_id=each) for each in (first, second)]
-        statuses = [messages.get(connection, message_id=each)["status"] for each in (first, second)]
-    assert (states, statuses) == ([None, None], ["unconfirmed", "unconfirmed"])
-    assert run(urls.worker, "queue") == []
+    with tenant_transaction(database, agency.id) as connection:
+        ids.append(queue(connection, conversation_id, agency.sms_id))
+    states = []
+    for each in ids:
+        with tenant_transaction(database, agency.id) as connection:
+            states.append(outbox.find_state(connection, message_id=each))
+            outbox.delete(connection, message_id=each)
+            outbox.promote_next(connection, conversation_id=conversation_id)
+    assert states == ["unknown", "unknown", "queued"]
