@@ -32,6 +32,8 @@ LOOKS = (
 # Where the errors of sending mostly are: accounts and requests, messages, their delivery, channels.
 CODE_CLASSES = ("20xxx", "21xxx", "30xxx", "63xxx")
 SOURCES = ("webhook", "reconciler")
+# Why a report of the carrier's moved no message; the words of the log.
+NOT_APPLIED = ("unknown_agency", "unknown_message", "unknown_status")
 _CALL_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 15, 30, 60)
 _LAG_SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400)
 
@@ -70,6 +72,12 @@ _CALLBACK_LAG = Histogram(
     buckets=_LAG_SECONDS,
     registry=REGISTRY,
 )
+_REPORTS_NOT_APPLIED = Counter(
+    "faro_reports_not_applied_total",
+    "Reports of the carrier that could be applied to no message, by why.",
+    ("reason",),
+    registry=REGISTRY,
+)
 _HEARTBEAT = Gauge(
     "faro_worker_heartbeat_timestamp_seconds",
     "When the worker last said that it works; 0 before the first time.",
@@ -85,6 +93,8 @@ for _result in LOOKS:
     _RESULTS.labels(_result)
 for _source in SOURCES:
     _INBOUND.labels(_source, "false")
+for _reason in NOT_APPLIED:
+    _REPORTS_NOT_APPLIED.labels(_reason)
 
 
 def sent(outcome: Outcome, seconds: float) -> None:
@@ -113,6 +123,11 @@ def reported(status: str, lag_seconds: float | None) -> None:
     """The carrier has reported a status of ours, so long after the call; None when the call is not on record."""
     if lag_seconds is not None:
         _CALLBACK_LAG.labels(status).observe(max(0.0, lag_seconds))
+
+
+def report_not_applied(reason: str) -> None:
+    """The carrier has reported something that moves no message: one of NOT_APPLIED."""
+    _REPORTS_NOT_APPLIED.labels(reason).inc()
 
 
 def worker_beat() -> None:

@@ -81,6 +81,7 @@ def receive_message_status(request: Request, agency_id: str, message_id: str, at
         _verify(tenant, services, form, account_sid)
         form.require("MessageSid")
         if agencies.find_status(tenant) is None:
+            metrics.report_not_applied("unknown_agency")
             logger.warning("status_for_unknown_agency", extra={"agency_id": agency_id})
             return responses.xml(EMPTY_TWIML)
         message = messages.find_outbound(tenant, message_id=UUID(message_id))
@@ -108,13 +109,11 @@ def _apply_status(
         payload={storable_text.repair(name): storable_text.repair(value) for name, value in form.pairs},
     )
     if message is None or status is None:
+        reason = "unknown_message" if message is None else "unknown_status"
+        metrics.report_not_applied(reason)
         logger.warning(
             "status_not_applied",
-            extra={
-                "agency_id": str(tenant.agency_id),
-                "message_id": str(message_id),
-                "reason": "unknown_message" if message is None else "unknown_status",
-            },
+            extra={"agency_id": str(tenant.agency_id), "message_id": str(message_id), "reason": reason},
         )
     elif is_new:
         metrics.reported(status, attempts.find_age_seconds(tenant, message_id=message_id, number=attempt))

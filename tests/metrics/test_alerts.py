@@ -18,6 +18,7 @@ LOOKS = 'faro_reconciler_results_total{result="%s"}'
 INBOUND = 'faro_inbound_messages_total{source="%s", repeated="false"}'
 LAG = 'faro_callback_lag_seconds_bucket{status="sent", le="%s"}'
 DUE = 'faro_queue_oldest_due_seconds{state="queued"}'
+NOT_APPLIED = 'faro_reports_not_applied_total{reason="%s"}'
 
 # What an installation that does its work measures, minute after minute from 1970 on.
 CALM = {
@@ -46,6 +47,8 @@ CALM = {
     "faro_duplicates_detected_total": "0x180",
     INBOUND % "webhook": "0+50x180",
     INBOUND % "reconciler": "0x180",
+    NOT_APPLIED % "unknown_message": "0x180",
+    NOT_APPLIED % "unknown_agency": "0x180",
     LAG % "1": "0+400x180",
     LAG % "+Inf": "0+500x180",
 }
@@ -69,6 +72,7 @@ TROUBLE: dict[str, dict[str, str]] = {
     "FaroPoisonMessage": {LOOKS % "poison_message": "0x115 1x65"},
     "FaroCarrierCannotBeAsked": {LOOKS % "listing_unavailable": "0x100 0+10x80"},
     "FaroWebhooksMissed": {INBOUND % "reconciler": "0x115 1x65"},
+    "FaroReportNotApplied": {NOT_APPLIED % "unknown_message": "0x115 1x65"},
     "FaroReportsLate": {LAG % "1": "0x180", LAG % "300": "0+500x180"},
 }
 EVALUATED_AT = "2h5m"

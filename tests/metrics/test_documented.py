@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from conversations_api import metrics
-from delivery.metrics import LOOKS, OUTCOMES, REGISTRY, SOURCES
+from delivery.metrics import LOOKS, NOT_APPLIED, OUTCOMES, REGISTRY, SOURCES
 
 ROOT = pathlib.Path(__file__).parents[2]
 ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text(encoding="utf-8"))
@@ -24,6 +24,7 @@ WORDS = {
     "result": set(LOOKS),
     "source": set(SOURCES),
     "state": set(metrics.QUEUE_STATES),
+    "reason": set(NOT_APPLIED),
     "repeated": {"true", "false"},
 }
 

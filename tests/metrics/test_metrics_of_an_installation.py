@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from conversations_api.demo.invented_agencies import Agency
+from delivery.metrics import NOT_APPLIED
 from tests.commands import refusal, run
 from tests.metrics.conftest import Observed
 from tests.metrics.scraping import Page, wait_until
@@ -21,7 +22,8 @@ from tests.stack import BASE_PATH, INBOUND
 
 REQUESTS = "faro_http_request_duration_seconds_count"
 # Every label there may be, so that a new one is a decision.
-LABELS = {"operation", "method", "status", "outcome", "code_class", "result", "source", "repeated", "state", "le"}
+LABELS = {"operation", "method", "status", "outcome", "code_class", "result", "source", "repeated", "reason", "state"}
+LABELS |= {"le"}
 BUILD_LABELS = {"version", "schema"}
 
 
@@ -147,6 +149,25 @@ def test_a_message_that_the_carrier_took_twice_raises_the_counter_of_duplicates(
         assert observed.stack.post_signed(path, form, account_sid).status == 200
     assert observed.stack.get(agency, f"/messages/{message_id}").json["duplicate_detected"] is True
     assert rise(before, observed.api(), "faro_duplicates_detected_total") == 1
+
+
+@pytest.mark.parametrize("reason", ["unknown_agency", "unknown_message", "unknown_status"])
+def test_a_report_that_fits_no_message_is_counted_by_why(observed: Observed, reason: str) -> None:
+    agency, other = observed.stack.new_agency(), observed.stack.new_agency()
+    conversation = conversation_of(observed, agency, "+12025550166")
+    theirs = send(observed, other, conversation_of(observed, other, "+12025550166")["id"])
+    message_id = send(observed, agency, conversation["id"])
+    account_sid = agency.channels[1].account_sid
+    named = {"unknown_agency": (uuid.uuid4(), message_id), "unknown_message": (agency.id, theirs)}
+    agency_id, reported = named.get(reason, (agency.id, message_id))
+    status = "teleported" if reason == "unknown_status" else "sent"
+    form = [("AccountSid", account_sid), ("MessageSid", f"SM{uuid.uuid4().hex}"), ("MessageStatus", status)]
+    before = observed.api()
+    path = f"{BASE_PATH}/webhooks/twilio/status/{agency_id}/{reported}/1"
+    assert observed.stack.post_signed(path, form, account_sid).status == 200
+    after = observed.api()
+    counted = {one: rise(before, after, "faro_reports_not_applied_total", reason=one) for one in NOT_APPLIED}
+    assert counted == {one: float(one == reason) for one in NOT_APPLIED}
 
 
 def test_a_webhook_that_is_repeated_is_counted_as_repeated(observed: Observed) -> None:
