@@ -24,7 +24,7 @@ class Limits:
     queue_seconds: float = 1.0  # the longest wait for a thread
     queued_requests: int = 64
     queued_webhooks: int = 512
-    open_requests: int = 1000  # in each lane; those count whose body is still on its way, too
+    bodies: int = 1000  # in each lane, that are on their way
     body_bytes: int = 65_536
     body_seconds: float = 10.0
     handler_seconds: float = 15.0  # for a handler; then the client is told, and the thread is waited for
@@ -71,29 +71,29 @@ class Lane:
     is over.
     """
 
-    def __init__(self, places: Places, *, running: int, queued: int, open_requests: int, queue_seconds: float) -> None:
+    def __init__(self, places: Places, *, running: int, queued: int, bodies: int, queue_seconds: float) -> None:
         self._places = places
         places.lanes.append(self)
         self._running = 0
         self._most_running = running
         self._queue: deque[asyncio.Future[None]] = deque()
         self._queued = queued
-        self._open = 0
-        self._open_requests = open_requests
+        self._reading = 0
+        self._bodies = bodies
         self._queue_seconds = queue_seconds
         self._pace = 0.0  # seconds from one who is let in from the queue to the next
         self._moved_at = 0.0
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Count a request from its head to the end of its answer. Raises Problem `overloaded`."""
-        if self._open >= self._open_requests:
+    def reading(self) -> Iterator[None]:
+        """Wait for a body, which takes no place from those whose is here. Raises Problem `overloaded`."""
+        if self._reading >= self._bodies:
             raise Problem("overloaded")
-        self._open += 1
+        self._reading += 1
         try:
             yield
         finally:
-            self._open -= 1
+            self._reading -= 1
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -158,6 +158,25 @@ class Lane:
         self._running += 1
 
 
+class Entry:
+    """One request on its way into its lane: it has a place from when it enters until it leaves."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.has_place = False
+
+    async def enter(self) -> None:
+        """Raises Problem `overloaded`."""
+        await self.lane.enter()
+        self.has_place = True
+
+    def leave(self) -> None:
+        """Give the place back, if there is one."""
+        if self.has_place:
+            self.has_place = False
+            self.lane.leave()
+
+
 class Lanes:
     """The lanes of a process, by operation: a readiness check that hangs with the database keeps no other waiting."""
 
@@ -167,7 +186,7 @@ class Lanes:
                 places,
                 running=running,
                 queued=queued,
-                open_requests=limits.open_requests,
+                bodies=limits.bodies,
                 queue_seconds=limits.queue_seconds,
             )
 

@@ -84,8 +84,7 @@ class Operations(SpecMiddleware):  # type: ignore[misc]
         if routed is None:
             await self._app(scope, receive, send)
             return
-        message = await receive()  # the edge hands the whole body over as one message
-        response = await self._operations[routed["operation_id"]].answer(scope, message["body"])
+        response = await self._operations[routed["operation_id"]].answer(scope, receive)
         await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
         await send({"type": "http.response.body", "body": response.body, "more_body": False})
 
@@ -128,13 +127,15 @@ class _Served:
             each.name for each in operation.parameters if each.location != "header" and each.name in wanted
         )
 
-    async def answer(self, scope: Scope, body: bytes) -> Response:
+    async def answer(self, scope: Scope, receive: Receive) -> Response:
         """Raises what stands for a refusal, and Problem `internal_error` for an answer that breaks the contract."""
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in scope["headers"]}
         state = scope["state"]
         claims = None
         if self._bearer_claims is not None:
             claims = await self._bearer_claims(_bearer_token(headers), state["services"])
+        # The edge waits for the whole body now, hands it over as one message, and has a place to run for it.
+        body: bytes = (await receive())["body"]
         # The edge has made sure that the query is ASCII and decodes, and that no name occurs twice.
         query = (
             parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True) if scope["query_string"] else ()

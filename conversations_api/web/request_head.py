@@ -190,11 +190,11 @@ def body_type(headers: Mapping[bytes, bytes], operation: Operation) -> str:
     return media_type
 
 
-def forwarded(headers: Headers, *, media_type: str | None, length: int) -> list[tuple[bytes, bytes]]:
-    """The headers that Connexion and Flask see: none with an underscore, and those of the body as it really is."""
+def forwarded(headers: Headers, *, media_type: str | None) -> list[tuple[bytes, bytes]]:
+    """The headers that Connexion and Flask see: none with an underscore, and of those of the body only its type."""
     kept = [(name.lower(), value) for name, value in headers if b"_" not in name and name.lower() not in _OF_THE_BODY]
     if media_type is not None:
-        kept += [(b"content-type", media_type.encode()), (b"content-length", str(length).encode())]
+        kept.append((b"content-type", media_type.encode()))
     return kept
 
 

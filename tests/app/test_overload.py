@@ -174,12 +174,15 @@ def test_a_failing_handler_frees_its_place(app: ASGIApp) -> None:
     assert asyncio.run(scenario()) == {500}
 
 
-def test_requests_whose_bodies_are_on_their_way_are_bounded_too() -> None:
+def test_bodies_on_their_way_are_bounded_and_keep_nobody_from_running() -> None:
     async def scenario() -> str:
-        lane = Lane(Places(9), running=1, queued=1, open_requests=2, queue_seconds=1)
-        with lane.opened(), lane.opened(), pytest.raises(Problem, match="overloaded"), lane.opened():
-            pass
-        with lane.opened():
+        lane = Lane(Places(9), running=1, queued=0, bodies=2, queue_seconds=1)
+        with lane.reading(), lane.reading():
+            with pytest.raises(Problem, match="overloaded"), lane.reading():
+                pass
+            async with lane.running():
+                pass
+        with lane.reading():
             return "free again"
 
     assert asyncio.run(scenario()) == "free again"
@@ -187,7 +190,7 @@ def test_requests_whose_bodies_are_on_their_way_are_bounded_too() -> None:
 
 def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
     async def scenario() -> bool:
-        lane = Lane(Places(9), running=1, queued=1, open_requests=9, queue_seconds=60)
+        lane = Lane(Places(9), running=1, queued=1, bodies=9, queue_seconds=60)
 
         async def wait() -> bool:
             async with lane.running():
@@ -207,7 +210,7 @@ def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
 
 def test_places_are_given_in_the_order_of_coming_and_none_is_lost() -> None:
     async def scenario() -> list[int]:
-        lane = Lane(Places(9), running=2, queued=1000, open_requests=1000, queue_seconds=60)
+        lane = Lane(Places(9), running=2, queued=1000, bodies=1000, queue_seconds=60)
         order: list[int] = []
 
         async def take(number: int) -> None:
@@ -232,7 +235,7 @@ def test_places_are_given_in_the_order_of_coming_and_none_is_lost() -> None:
 
 def test_who_would_wait_too_long_as_fast_as_the_queue_moves_is_told_at_once() -> None:
     async def scenario() -> list[bool]:
-        lane = Lane(Places(9), running=1, queued=1000, open_requests=1000, queue_seconds=0.5)
+        lane = Lane(Places(9), running=1, queued=1000, bodies=1000, queue_seconds=0.5)
 
         async def work() -> None:
             async with lane.running():
@@ -254,7 +257,7 @@ def test_who_would_wait_too_long_as_fast_as_the_queue_moves_is_told_at_once() ->
 
 def test_a_queue_that_stood_still_fills_again_when_it_moves() -> None:
     async def scenario() -> list[int]:
-        lane = Lane(Places(9), running=1, queued=1000, open_requests=1000, queue_seconds=60)
+        lane = Lane(Places(9), running=1, queued=1000, bodies=1000, queue_seconds=60)
 
         async def work() -> None:
             async with lane.running():

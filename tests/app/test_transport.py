@@ -15,6 +15,7 @@ from conversations_api.web.lanes import Limits
 from tests.app import stubs
 from tests.app.asking import JSON, ask, ask_async, hear, say, shapes_app, status_of
 from tests.app.conftest import BODY_SECONDS
+from tests.serving import listening
 
 POST = b"POST /api/v1/things HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer good\r\nContent-Type: application/json\r\n"
 GET = b"GET /api/v1/healthz HTTP/1.1\r\nHost: a\r\n"
@@ -76,6 +77,40 @@ def test_slow_bodies_do_not_keep_others_waiting(port: int) -> None:
     finally:
         for connection in slow:
             connection.close()
+
+
+@pytest.mark.parametrize("authorization", [b"", b"Authorization: Bearer bad\r\n", b"Authorization: Basic good\r\n"])
+def test_slow_bodies_without_a_good_token_keep_nobody_waiting(authorization: bytes) -> None:
+    limits = Limits(bodies=1, body_seconds=600.0, queue_seconds=60.0)
+    with listening(shapes_app(limits=limits)) as port:
+        head = b"POST /api/v1/things HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + authorization
+        slow = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(300)]
+        try:
+            for connection in slow:
+                connection.sendall(head + b"Content-Length: 100\r\n\r\n{")
+            assert status_of(say(port, POST + b'Content-Length: 15\r\n\r\n{"content":"a"}')) == 201
+            assert {status_of(hear(connection)) for connection in slow} == {401}
+        finally:
+            for connection in slow:
+                connection.close()
+
+
+def test_slow_bodies_with_a_token_are_bounded_and_do_not_keep_others_from_reading() -> None:
+    with listening(shapes_app(limits=Limits(bodies=2, body_seconds=600.0, queue_seconds=60.0))) as port:
+        slow = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(2)]
+        try:
+            for connection in slow:
+                connection.sendall(POST + b"Content-Length: 15\r\n\r\n{")
+            deadline = time.monotonic() + 30
+            while (refused := say(port, POST + b"Content-Length: 15\r\n\r\n{")[:12]) != b"HTTP/1.1 503":
+                assert time.monotonic() < deadline, refused
+            assert status_of(say(port, GET + b"\r\n")) == 200
+            for connection in slow:
+                connection.sendall(b'"content":"a"}')
+            assert [status_of(hear(connection)) for connection in slow] == [201, 201]
+        finally:
+            for connection in slow:
+                connection.close()
 
 
 def test_connections_beyond_the_most_are_closed_and_those_that_are_open_go_on(

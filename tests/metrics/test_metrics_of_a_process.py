@@ -1,6 +1,7 @@
 """What is counted inside one process, where a test can bring about what an installation rarely meets."""
 
 import re
+from uuid import uuid4
 
 import pytest
 from prometheus_client import generate_latest
@@ -12,7 +13,6 @@ from delivery import metrics as delivery_metrics
 from delivery.outcomes import Rejected
 from tenancy.transaction import Database, DatabaseUnavailable, unbound_transaction
 from tests.agencies import Urls
-from tests.api_client import BASE_PATH
 from tests.metrics.scraping import Page, read, wait_until
 from tests.serving import make_settings, served
 
@@ -25,12 +25,14 @@ def page() -> Page:
 
 def test_a_request_that_is_shed_is_counted_by_operation(urls: Urls) -> None:
     before = page()
-    with served(urls, limits=Limits(open_requests=0)) as api:
-        assert api.ask("GET", f"{BASE_PATH}/conversations").refusal == (503, "overloaded")
+    with served(urls, limits=Limits(bodies=0)) as api:
+        agency = api.new_agency()
+        assert api.of(agency).post(f"/messages/{uuid4()}/resend").refusal == (503, "overloaded")
+        assert api.of(agency).get("/conversations").status == 200
         assert api.ask("GET", "/nowhere").refusal == (404, "route_not_found")
     after = page()
     shed = "faro_http_requests_shed_total"
-    assert after.value(shed, operation="listConversations") - before.value(shed, operation="listConversations") == 1
+    assert after.value(shed, operation="resendMessage") - before.value(shed, operation="resendMessage") == 1
     assert after.value(shed) - before.value(shed) == 1
 
 
