@@ -7,25 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import overload
-from benchmarks.open_loop import Reply
-from benchmarks.overload import Findings, Plan
+from benchmarks.open_loop import NOT_SENT, Reply
+from benchmarks.overload.findings import Findings, table
+from benchmarks.overload.neighbours import Neighbours
+from benchmarks.overload.plan import Plan
+from benchmarks.overload.run import run
 
 TRIES = 3  # a machine that stands still for more than a second sheds a webhook, too
 
 
 def test_what_is_shed_is_told_when_to_come_again_and_every_webhook_is_taken(tmp_path: Path) -> None:
     for _ in range(TRIES):
-        found = overload.run(Plan(seconds=12, factor=4, webhooks=4, processes=1, threads=4), tmp_path)
+        found = run(Plan(seconds=12, factor=4, webhooks=4, processes=1, threads=4, limit=60, slow=200), tmp_path)
         assert found.refused
         assert all(reply.retry_after for reply in found.refused)
         assert found.accepted
-        assert {reply.status for reply in found.api} <= {200, 201, 503}
+        assert {reply.status for reply in found.api} <= {200, 201, 503, NOT_SENT}  # the client's own bound
         assert found.shed >= len(found.refused)
         assert len(found.webhooks) > 30
+        assert_a_neighbour_is_served(found.neighbours)
         if {reply.status for reply in found.webhooks} == {200}:
             return
     pytest.fail("webhooks were shed in each of the runs")
+
+
+def assert_a_neighbour_is_served(neighbours: Neighbours) -> None:
+    """The agency that floods is limited, and the one beside it is not."""
+    assert {reply.status for reply in neighbours.flood} >= {429}
+    for replies in (neighbours.alone, neighbours.flooded, neighbours.slowed):
+        assert {reply.status for reply in replies} <= {200, 201, 503}
+        assert any(reply.status in (200, 201) for reply in replies)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +52,16 @@ def test_what_is_shed_is_told_when_to_come_again_and_every_webhook_is_taken(tmp_
 def test_a_run_fails_when_it_should(status: int, retry_after: bool, webhook: int, word: str | None) -> None:
     replies = [Reply("api", 200, 0.1, False, 0.0), Reply("api", status, 0.1, retry_after, 0.0)]
     webhooks = [Reply("webhook", webhook, 0.1, False, 0.0)]
-    found = Findings(Plan(), 1.0, [], replies, webhooks, [1.0], 0.1, 0.0, 1, 1)
+    found = Findings(Plan(), 1.0, [], replies, webhooks, [1.0], 0.1, 0.0, 1, 1, Neighbours())
     assert [word in line for line in found.wrong()] == ([True] if word else [])
-    assert "| webhooks taken | " in overload.table(found)
+    assert "| webhooks taken | " in table(found)
+
+
+def test_a_run_fails_when_a_quiet_agency_is_limited_for_a_loud_one() -> None:
+    good, limited = Reply("api", 200, 0.1, False, 0.0), Reply("api", 429, 0.1, True, 0.0)
+    assert Neighbours([good], [good], [good], [limited], 1).wrong() == []
+    assert ["429" in line for line in Neighbours([good], [good, limited], [good], [limited], 1).wrong()] == [True]
+    assert (
+        "p99 1.00 times of by itself; 1 of 2 accepted"
+        in Neighbours([good], [good, limited]).rows()["beside one that floods"]
+    )
