@@ -4,10 +4,12 @@ Each command imports its own modules when it runs: `migrate` needs no web server
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
+from uuid import UUID
 
 from conversations_api import settings
 from conversations_api.settings import SettingsError
@@ -17,7 +19,7 @@ _CANNOT_RUN = 1
 
 _DESCRIPTION = "One inbox API for the WhatsApp and SMS conversations of many agencies."
 _EPILOG = """\
-serve, worker and migrate are configured by environment variables alone; each names what is missing or wrong and
+serve, worker, migrate and redact are configured by environment variables alone; each names what is missing or wrong and
 exits with status 2. docs/operations.md describes every variable."""
 
 _SERVE = """\
@@ -46,6 +48,13 @@ Bring the database to the schema of this release, as its owner. It may run while
 run again: a lock that it does not get within 2 seconds ends it with nothing changed.
 
 needs      MIGRATION_DATABASE_URL (the owner's role)"""
+_REDACT = """\
+Delete what one person wrote and was written to, because they asked for it: text, media, templates and transcripts, here
+and at Twilio, and the person's name. Ids, statuses, times and the phone number stay. What is not sent yet is left as it
+is. It may be run again, and goes on where it stopped; it ends with status 1 as long as something is left.
+
+needs      MIGRATION_DATABASE_URL (the owner's role), SECRETS_KEY
+may have   TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, TWILIO_BASE_URL, SEND_DEADLINE_SECONDS"""
 _DEMO = """\
 Serve the API with live data on this machine: a PostgreSQL of its own, the API, a worker and a simulated Twilio whose
 contacts answer. Prints where Swagger UI is, tokens, and requests to paste. Ctrl-C stops everything; the data stays in
@@ -128,6 +137,24 @@ def _migrate(options: argparse.Namespace) -> None:
         )
 
 
+def _redact(options: argparse.Namespace) -> None:
+    configuration = _settings("redact")
+    from conversations_api import redacting, wiring
+    from delivery.redaction import UnknownContact
+    from tenancy.transaction import DatabaseUnavailable, OutcomeUnknown
+
+    try:
+        redacting.redact(configuration, options.agency, options.phone, say=lambda words: print(words, flush=True))
+    except wiring.UnsafeDatabase as error:
+        _refuse("redact", f"MIGRATION_DATABASE_URL: {error}")
+    except (DatabaseUnavailable, OutcomeUnknown):
+        _refuse("redact", "MIGRATION_DATABASE_URL: the database does not answer, or refuses the login; run it again")
+    except UnknownContact:
+        _refuse("redact", "the agency has no contact with this phone number")
+    except redacting.NotAllRedacted as error:
+        _refuse("redact", str(error))
+
+
 def _demo(options: argparse.Namespace) -> None:
     try:
         from conversations_api.demo import command
@@ -189,6 +216,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="then spread the agencies over the machines of a Citus cluster; what is spread already stays where it is",
     )
+    redact = add("redact", _redact, "delete what one person wrote and was written to", _REDACT)
+    redact.add_argument("--agency", required=True, type=UUID, help="the agency's id")
+    redact.add_argument("--phone", required=True, type=_phone, help="the person's phone number, as +12025550123")
     demo = add("demo", _demo, "serve the API with live data on this machine", _DEMO)
     _add_data_folder(demo)
     token = add("token", _token, "print a bearer token for the demo", _ABOUT_TOKENS)
@@ -200,6 +230,12 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--hours", type=float, default=12.0, help="how long it is valid (default 12)")
     _add_data_folder(token)
     return parser
+
+
+def _phone(given: str) -> str:
+    if not re.fullmatch(r"\+[1-9]\d{6,14}", given, re.ASCII):
+        raise argparse.ArgumentTypeError("must be + and 7 to 15 digits")
+    return given
 
 
 def _add_data_folder(command: argparse.ArgumentParser) -> None:

@@ -141,14 +141,14 @@ class Settings:
 
     database_url: str = _setting("DATABASE_URL", _database_url, needed_by="serve")
     worker_database_url: str = _setting("WORKER_DATABASE_URL", _database_url, needed_by="worker")
-    migration_database_url: str = _setting("MIGRATION_DATABASE_URL", _database_url, needed_by="migrate")
+    migration_database_url: str = _setting("MIGRATION_DATABASE_URL", _database_url, needed_by="migrate redact")
     jwt_issuer: str = _setting("JWT_ISSUER", _text, needed_by="serve")
     jwt_audience: str = _setting("JWT_AUDIENCE", _text, needed_by="serve")
     jwt_jwks_url: str | None = _setting("JWT_JWKS_URL", _web_url)
     jwt_public_key: str | None = _setting("JWT_PUBLIC_KEY", _public_key)
     jwt_authorized_parties: tuple[str, ...] = _setting("JWT_AUTHORIZED_PARTIES", _words, default=())
     public_base_url: str = _setting("PUBLIC_BASE_URL", _web_url, needed_by="serve worker")
-    secrets_key: str = _setting("SECRETS_KEY", _secrets_key, needed_by="serve worker")
+    secrets_key: str = _setting("SECRETS_KEY", _secrets_key, needed_by="serve worker redact")
     twilio_account_sid: str | None = _setting("TWILIO_ACCOUNT_SID", _account_sid)
     twilio_auth_token: str | None = _setting("TWILIO_AUTH_TOKEN", _auth_token)
     twilio_previous_auth_token: str | None = _setting("TWILIO_PREVIOUS_AUTH_TOKEN", _auth_token)
@@ -184,7 +184,7 @@ VARIABLES = tuple(setting.metadata["variable"] for setting in fields(Settings))
 
 
 def read(command: str, environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings that `command` (serve, worker or migrate) runs with. Raises SettingsError."""
+    """The settings that `command` (serve, worker, migrate or redact) runs with. Raises SettingsError."""
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     wrong: list[str] = []

@@ -68,6 +68,26 @@ def make_twilio_credentials(settings: Settings) -> TwilioCredentials:
     )
 
 
+def check_owners_database(url: str) -> None:
+    """Raise UnsafeDatabase when row-level security does not bind the role, or the schema is not this release's.
+
+    Raises DatabaseUnavailable when the database does not answer.
+    """
+    database = Database(url, pool_size=1)
+    try:
+        with unbound_transaction(database, read_only=True) as connection:
+            revision = schema.current(connection)
+            unbound = role_safety.sees_past_policies(connection)
+    finally:
+        database.close()
+    if unbound:
+        raise UnsafeDatabase("the role sees past row-level security")
+    if revision != schema.head():
+        raise UnsafeDatabase(
+            f"the schema is at revision {revision or 'none'}, this release needs {schema.head()}: run migrate"
+        )
+
+
 def check_database(url: str) -> None:
     """Raise UnsafeDatabase when role or schema do not keep agencies apart, or the schema is an earlier release's.
 

@@ -81,7 +81,8 @@ def accept_exact(
 ) -> bool:
     """Bind those that can be no other message than this one; two of them are a message that went out twice."""
     exact = [one for one in candidates if one.body == job.content and one.num_media == len(job.media)]
-    if not exact or attempts.has_unproven_twin(connection, message_id=due.message_id):
+    # Without text and media it was redacted, and so may those be that the carrier lists: they all look alike.
+    if not exact or not (job.content or job.media) or attempts.has_unproven_twin(connection, message_id=due.message_id):
         return False
     metrics.looked("found_at_carrier")
     logger.info("found_at_carrier", extra=names(due))

@@ -7,7 +7,6 @@ has no idempotency key. Each call gets SDK objects of its own (some 20 microseco
 
 import base64
 import hmac
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ from delivery.carrier import (
     OutboundMessage,
     TwilioAccount,
     address,
+    create_arguments,
 )
 from delivery.outcomes import Accepted, NotProcessed, Outcome, Rejected, Unknown, outcome_of
 
@@ -46,9 +46,6 @@ logger = logging.getLogger(__name__)
 # The SDK logs URLs at INFO, and a listing's URL holds phone numbers.
 logging.getLogger("twilio").setLevel(logging.WARNING)
 
-# Twilio retries a callback five times on any failure; without this, once and only when it cannot connect.
-# https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
-_CALLBACK_OVERRIDES = "#rc=5&rp=all"
 LARGEST_PAGE = 1000  # https://www.twilio.com/docs/usage/twilios-response#pagination
 _MEDIA_ORIGIN = "https://api.twilio.com"  # as webhooks name it, whatever the base URL
 
@@ -96,7 +93,7 @@ class TwilioGateway:
 
     def _create(self, account: TwilioAccount, message: OutboundMessage, call: "_Call") -> Outcome:
         try:
-            _resource(account, call).messages.create(**_create_arguments(message))
+            _resource(account, call).messages.create(**create_arguments(message))
         except http_exchange.NotSent as error:
             return NotProcessed(None, error.reason)
         except http_exchange.ReplyLost as error:
@@ -161,6 +158,27 @@ class TwilioGateway:
             media = _resource(account, call).messages(twilio_sid).media.list(limit=20, page_size=20)
             return [ListedMedia(_MEDIA_ORIGIN + one.uri.removesuffix(".json"), one.content_type) for one in media]
 
+    def redact_message(self, account: TwilioAccount, twilio_sid: str) -> bool:
+        """Have Twilio delete text and media of one message; False when it has no such message. May be repeated.
+
+        Raises ListingUnavailable unless all of it is confirmed.
+        """
+        try:
+            with self._reading() as call:
+                redacted = _resource(account, call).messages(twilio_sid).update(body="")
+                if redacted.body != "":
+                    raise ListingUnavailable("not_redacted")
+        except ListingUnavailable as error:
+            if error.http_status == 404:
+                return False
+            raise
+        if int(redacted.num_media or 0) > 0:
+            with self._reading() as call:
+                media = _resource(account, call).messages(twilio_sid).media
+                for one in media.list(limit=20, page_size=20):
+                    media(one.sid).delete()
+        return True
+
     @contextmanager
     def _reading(self) -> Iterator["_Call"]:
         call = _Call(self)
@@ -222,28 +240,6 @@ def _resource(account: TwilioAccount, call: _Call) -> AccountContext:
     # With an empty mapping the SDK would read TWILIO_EDGE and TWILIO_REGION from the process environment.
     client = ClientBase(account.account_sid, account.auth_token, http_client=call, environment={"TWILIO_EDGE": ""})
     return Api(client).v2010.account
-
-
-def _create_arguments(message: OutboundMessage) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "to": address(message.channel, message.recipient),
-        "validity_period": message.validity_period_seconds,
-        "status_callback": urldefrag(message.status_callback_url).url + _CALLBACK_OVERRIDES,
-    }
-    if message.sender.startswith("MG"):
-        arguments["messaging_service_sid"] = message.sender
-    else:
-        arguments["from_"] = address(message.channel, message.sender)
-    if message.content_sid:
-        arguments["content_sid"] = message.content_sid
-        if message.content_variables:
-            arguments["content_variables"] = json.dumps(dict(message.content_variables))
-        return arguments
-    if message.content:
-        arguments["body"] = message.content
-    if message.media_urls:
-        arguments["media_url"] = list(message.media_urls)
-    return arguments
 
 
 def _listed(row: MessageInstance) -> ListedMessage:

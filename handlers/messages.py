@@ -58,8 +58,9 @@ def resend_message(request: Request, message_id: str) -> Response:
         sender = conversations.lock_for_sending(
             connection, conversation_id=message["conversation_id"], is_template=message["template"] is not None
         )
-        # Asked again under the lock: evidence may have arrived, or another request may have been first.
-        if outbox.find_state(connection, message_id=id_) is not None:
+        # Asked again under the lock: evidence may have arrived, or another request or a redaction may have been first.
+        redacted = messages.get(connection, message_id=id_)["redacted_at"] is not None
+        if redacted or outbox.find_state(connection, message_id=id_) is not None:
             raise NotResendable
         if not messages.advance_status(connection, message_id=id_, status="queued"):
             raise NotResendable

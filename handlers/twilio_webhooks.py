@@ -106,7 +106,10 @@ def _apply_status(
         provider_status=provider_status,
         error_code=error_code,
         status=status,
-        payload={storable_text.repair(name): storable_text.repair(value) for name, value in form.pairs},
+        # It names the contact, who has asked to be forgotten.
+        payload={}
+        if message is not None and message.redacted
+        else {storable_text.repair(name): storable_text.repair(value) for name, value in form.pairs},
     )
     if message is None or status is None:
         reason = "unknown_message" if message is None else "unknown_status"

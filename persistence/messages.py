@@ -19,7 +19,8 @@ PREVIEW_LENGTH = 160
 
 GET = text("""
     select id, conversation_id, direction, content, media, template, transcript, status, error_code, error_message,
-        twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected
+        twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected,
+        redacted_at
     from messages
     where agency_id = :agency_id
     and id = :message_id
@@ -52,7 +53,8 @@ LIST_PAGE = text("""
             to_char(messages.delivered_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as delivered_at,
             to_char(messages.read_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as read_at,
             to_char(messages.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_at,
-            duplicate_detected
+            duplicate_detected,
+            to_char(messages.redacted_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as redacted_at
         from messages
         where agency_id = :agency_id
         and conversation_id = :conversation_id
@@ -77,7 +79,7 @@ INSERT = text("""
     values (:agency_id, :id, :conversation_id, :direction, :content, cast(:media as jsonb), cast(:template as jsonb),
         :status, :twilio_sid, :content_repaired, :sent_by, :sent_at)
     returning id, conversation_id, direction, content, media, template, transcript, status, error_code,
-        error_message, twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected
+        error_message, twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected, redacted_at
 """)
 
 FIND_BY_TWILIO_SID = text("""
@@ -89,12 +91,14 @@ FIND_BY_TWILIO_SID = text("""
 
 CLOCK = text("select clock_timestamp()")
 
-# An error once stored is never erased, and the first one stays; so does the first time of a delivery.
+# An error once stored is never erased, and the first one stays; so does the first time of a delivery. The carrier's
+# words may quote a phone number: a redacted message keeps the code alone.
 ADVANCE_STATUS = text("""
     update messages
     set status = :status,
         error_code = coalesce(error_code, :error_code),
-        error_message = case when error_code is null then :error_message else error_message end,
+        error_message = case when error_code is null and redacted_at is null then :error_message
+            else error_message end,
         delivered_at = coalesce(delivered_at, cast(:delivered_at as timestamptz)),
         read_at = coalesce(read_at, cast(:read_at as timestamptz))
     where agency_id = :agency_id
@@ -122,7 +126,8 @@ BIND_TWILIO_SID = text("""
 """)
 
 FIND_OUTBOUND = text("""
-    select messages.conversation_id, messages.status, messages.twilio_sid, channels.account_sid
+    select messages.conversation_id, messages.status, messages.twilio_sid, messages.redacted_at is not null as redacted,
+        channels.account_sid
     from messages
     join conversations on conversations.agency_id = messages.agency_id
         and conversations.id = messages.conversation_id
@@ -151,6 +156,7 @@ class Outbound:
     conversation_id: UUID
     status: str
     twilio_sid: str | None
+    redacted: bool
     account_sid: str
 
 

@@ -56,6 +56,12 @@ VIOLATIONS = text("""
     and not (relrowsecurity and relforcerowsecurity)
 """)
 
+SEES_PAST_POLICIES = text("""
+    select rolsuper or rolbypassrls
+    from pg_roles
+    where rolname = current_user
+""")
+
 # Servers before these let statistics show rows past row-level security (CVE-2025-8713), or cached plans of another
 # role (CVE-2023-2455). Under Citus a binding that is not passed on to the shards makes every table look empty.
 MISSING_LIMITS = text("""
@@ -87,6 +93,11 @@ MISSING_LIMITS = text("""
 def violations(connection: UnboundConnection) -> list[str]:
     """What would let the roles that serve see another agency's rows; empty when nothing would."""
     return list(connection.execute(VIOLATIONS).scalars())
+
+
+def sees_past_policies(connection: UnboundConnection) -> bool:
+    """Whether row-level security does not bind the current role, whatever else it may do."""
+    return bool(connection.execute(SEES_PAST_POLICIES).scalar_one())
 
 
 def missing_limits(connection: UnboundConnection) -> list[str]:

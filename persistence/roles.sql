@@ -6,7 +6,7 @@
 -- Needs PostgreSQL 15 or newer and a superuser, or a role with CREATEROLE and CREATEDB. It may be run again: what exists
 -- is kept, and only the grants are repeated. The roles are shared by all databases of a server.
 --
---     faro_owner    owns the database and its tables; only migrations log in as it
+--     faro_owner    owns the database and its tables; only migrations and redactions log in as it
 --     faro_app      what the API logs in as: sees one agency at a time, through row level security
 --     faro_worker   what the delivery worker logs in as
 --

@@ -67,7 +67,7 @@ INSERT_MESSAGE = text("""
     insert into messages (agency_id, id, conversation_id, direction, content, media, status, sent_by, sent_at)
     values (:agency_id, :id, :conversation_id, 'outbound', :content, '[]', 'queued', :sent_by, :sent_at)
     returning id, conversation_id, direction, content, media, template, transcript, status, error_code,
-        error_message, twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected
+        error_message, twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected, redacted_at
 """)
 
 INSERT_OUTBOX = text("""

@@ -98,6 +98,7 @@ class Message(BaseModel):
     delivered_at: datetime | None
     read_at: datetime | None
     created_at: datetime
+    redacted_at: datetime | None
 
 
 class MessagePage(BaseModel):

@@ -57,7 +57,8 @@ FIND_PLACE = """
 
 _MESSAGES = """
     select id, conversation_id, direction, content, media, template, transcript, status, error_code, error_message,
-        twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected
+        twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected,
+        redacted_at
     from messages
     where agency_id = cast(:agency_id as uuid)
     and conversation_id = cast(:conversation_id as uuid) {before}

@@ -57,8 +57,12 @@ class SimulatorApi:
         await asyncio.sleep(self._faults.latency_ms / 1000)
         if request.method == "GET":
             return self._read(account_sid, rest, request)
+        if request.method in ("POST", "DELETE") and (fault := self._faults.draw("redaction")):
+            return _error(fault.http_status or 503, 20500)
         if request.method == "POST" and rest.count("/") == 1:
             return self._update(self._find(account_sid, rest), dict(request.form))
+        if request.method == "DELETE" and rest.count("/") == 3:
+            return self._delete_media(account_sid, rest)
         raise Refused(20404, 404)
 
     def _authenticate(self, request: Request) -> str:
@@ -132,6 +136,15 @@ class SimulatorApi:
         if fields.get("Status") == "canceled" and message.status in ("accepted", "queued"):
             message.become("canceled")
         return _json(200, message.as_json())
+
+    def _delete_media(self, account_sid: str, rest: str) -> Reply:
+        sid, of, media_sid = rest.removeprefix("/").split("/")
+        message = self._find(account_sid, sid)
+        kept = [media for media in message.media if media.sid != media_sid]
+        if of != "Media" or len(kept) == len(message.media):
+            raise Refused(20404, 404)
+        message.media = kept
+        return Reply(204)
 
     def _page(self, account_sid: str, request: Request) -> dict[str, Any]:
         """A page after the message that PageToken names, so that new messages do not shift what follows."""

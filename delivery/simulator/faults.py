@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-Place = Literal["create", "callback", "listing"]
+Place = Literal["create", "callback", "listing", "redaction"]
 
 # What each fault does is told here once; `seconds`, `code`, `http_status` and `retry_after` are its settings.
 FAULTS: dict[str, tuple[Place, str]] = {
@@ -37,6 +37,8 @@ FAULTS: dict[str, tuple[Place, str]] = {
     "callback_late": ("callback", "a status is posted `seconds` later, others overtake it"),
     "callback_reordered": ("callback", "a status is posted after the next one"),
     "listing_error": ("listing", "`http_status` (503) for a list or fetch"),
+    "redaction_passes": ("redaction", "nothing: lets one update or deletion through a script"),
+    "redaction_error": ("redaction", "`http_status` (503) for an update or deletion, nothing changed"),
 }
 
 
@@ -76,7 +78,7 @@ class Faults:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)  # noqa: S311 - dice, not keys
         self.struck: Counter[str] = Counter()
-        for place in ("create", "callback", "listing"):
+        for place in ("create", "callback", "listing", "redaction"):
             if sum(die.probability or 0.0 for die in self.dice if die.place == place) > 1:
                 raise ValueError(f"the probabilities of {place} faults add up to more than 1")
 
@@ -103,7 +105,7 @@ class Faults:
     def draw(self, place: Place, to: str | None = None) -> Fault | None:
         """The fault that strikes this request, if one does."""
         fault = self._scripted(place, to) or self._thrown(place)
-        if fault is None or fault.kind in ("none", "listing_passes"):
+        if fault is None or fault.kind in ("none", "listing_passes", "redaction_passes"):
             return None
         self.struck[fault.kind] += 1
         return fault

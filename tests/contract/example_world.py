@@ -152,7 +152,7 @@ class World:
 
     def _message(self, told: Node) -> None:
         copied = ("id", "conversation_id", "direction", "content", "transcript", "status", "twilio_sid", "sent_by")
-        copied += ("duplicate_detected", "sent_at", "delivered_at", "read_at", "created_at")
+        copied += ("duplicate_detected", "sent_at", "delivered_at", "read_at", "created_at", "redacted_at")
         error = told["error"] or {"code": None, "message": None}
         self._insert(
             "messages",

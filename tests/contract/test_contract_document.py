@@ -178,7 +178,7 @@ def test_a_message_in_full_is_a_message_and_its_history() -> None:
 
 
 def test_the_front_end_finds_the_fields_that_it_reads() -> None:
-    added = {"Conversation": {"messaging"}, "Message": {"duplicate_detected", "template"}}
+    added = {"Conversation": {"messaging"}, "Message": {"duplicate_detected", "template", "redacted_at"}}
     for name, fields in (("Conversation", CONVERSATION), ("Message", MESSAGE)):
         assert set(schema(name)["properties"]) == fields | added[name]
     assert list(schema("ConversationPage")["properties"]) == [

@@ -13,7 +13,7 @@ from delivery.follower import Follower
 from delivery.reconciler import Patience, Reconciler
 from delivery.session import Session
 from delivery.simulator.server import TwilioSimulator
-from delivery.twilio_gateway import TwilioGateway
+from delivery.twilio_gateway import TwilioAccount, TwilioGateway
 from delivery.worker import Sending, Worker
 from persistence import conversations, messages, outbox
 from tenancy import transaction
@@ -33,6 +33,7 @@ class Office:
     def __init__(self, urls: Urls, database: Database, worker_database: Database, simulator: TwilioSimulator) -> None:
         self.urls, self.database, self.worker_database, self.simulator = urls, database, worker_database, simulator
         self.credentials = TwilioCredentials(generate_key(), account_sid=ACCOUNT_SID, auth_token=AUTH_TOKEN)
+        self.account = TwilioAccount(ACCOUNT_SID, AUTH_TOKEN)
         self.gateway = TwilioGateway(
             base_url=simulator.url, connect_timeout_seconds=1.0, total_deadline_seconds=2.0, max_concurrency=16
         )

@@ -26,6 +26,7 @@ DOCUMENT = json.loads((pathlib.Path(__file__).parents[1] / "data/twilio_messages
 ACCOUNT = TwilioAccount("AC" + "a" * 32, "the-secret-token")
 MESSAGES = "/2010-04-01/Accounts/{AccountSid}/Messages.json"
 MESSAGE = "/2010-04-01/Accounts/{AccountSid}/Messages/{Sid}.json"
+MEDIUM = "/2010-04-01/Accounts/{AccountSid}/Messages/{MessageSid}/Media/{Sid}.json"
 MEDIA = "/2010-04-01/Accounts/{AccountSid}/Messages/{MessageSid}/Media.json"
 SERVICE = "MG" + "b" * 32
 
@@ -173,6 +174,19 @@ def test_what_the_gateway_sends_to_read_conforms(simulator: TwilioSimulator, gat
     assert "PageToken" in dict(reads[1].query)
 
 
+def test_what_the_gateway_sends_to_redact_conforms(simulator: TwilioSimulator, gateway: TwilioGateway) -> None:
+    media = ((None, "image/jpeg"), (None, "audio/ogg"))
+    inbound = Inbound(ACCOUNT.account_sid, "whatsapp:+12025550101", "whatsapp:+12025550100", "Hi", media)
+    sid, _ = simulator.receive(inbound)
+    assert gateway.redact_message(ACCOUNT, sid)
+    assert not gateway.redact_message(ACCOUNT, "SM" + "0" * 32)
+    assert [request.method for request in simulator.requests] == ["POST", "GET", "DELETE", "DELETE", "POST"]
+    for request in simulator.requests:
+        check_request(request)
+    assert simulator.requests[0].form == [("Body", "")]
+    assert gateway.list_media(ACCOUNT, sid) == []
+
+
 def check_reply(reply: requests.Response, path: str, method: str = "get") -> Any:
     documented = DOCUMENT["paths"][path][method]["responses"]
     assert set(documented) == {str(reply.status_code)}
@@ -240,6 +254,17 @@ def test_the_media_of_a_message_conform(simulator: TwilioSimulator) -> None:
     sid, _ = simulator.receive(inbound)
     content = check_reply(call(simulator, MEDIA, MessageSid=sid), MEDIA)
     assert [one["content_type"] for one in content["media_list"]] == ["image/jpeg", "audio/ogg"]
+
+
+def test_the_deletion_of_a_medium_conforms(simulator: TwilioSimulator) -> None:
+    inbound = Inbound(ACCOUNT.account_sid, "+12025550101", "+12025550100", "", ((None, "image/jpeg"),))
+    sid, _ = simulator.receive(inbound)
+    (medium,) = call(simulator, MEDIA, MessageSid=sid).json()["media_list"]
+    url = simulator.url + MEDIUM.format(AccountSid=ACCOUNT.account_sid, MessageSid=sid, Sid=medium["sid"])
+    documented = DOCUMENT["paths"][MEDIUM]["delete"]["responses"]
+    statuses = [requests.delete(url, auth=(ACCOUNT.account_sid, ACCOUNT.auth_token), timeout=5) for _ in range(2)]
+    assert [str(reply.status_code) for reply in statuses] == [*documented, "404"]
+    assert statuses[0].content == b""
 
 
 def test_these_checks_catch_what_does_not_conform() -> None:

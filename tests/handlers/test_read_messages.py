@@ -27,6 +27,7 @@ MESSAGE_FIELDS = {
     "delivered_at",
     "read_at",
     "created_at",
+    "redacted_at",
 }
 
 

@@ -68,6 +68,7 @@ VALUES: dict[str, Any] = {
     "provider_status": "sent",
     "read_at": None,
     "reason": "timeout",
+    "redacted_at": "2026-01-02T03:04:05.000000Z",
     "request_id": "request",
     "response": "{}",
     "role": "staff",

@@ -18,7 +18,7 @@ from handlers import problems
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGES = ("api", "conversations_api", "delivery", "handlers", "persistence", "tenancy")
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = ("serve", "worker", "migrate", "demo", "token")
+COMMANDS = ("serve", "worker", "migrate", "redact", "demo", "token")
 
 
 def read(name: str) -> str:
@@ -64,7 +64,7 @@ def shown(default: object) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-@pytest.mark.parametrize("command", ["serve", "worker", "migrate"])
+@pytest.mark.parametrize("command", ["serve", "worker", "migrate", "redact"])
 def test_every_setting_that_a_command_needs_is_in_its_help(command: str) -> None:
     help_text = run(command, "--help")
     needed = [each.metadata["variable"] for each in fields(settings.Settings) if command in each.metadata["needed_by"]]

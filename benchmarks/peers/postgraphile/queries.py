@@ -25,7 +25,7 @@ query ($agency: UUID!, $conversation: UUID!, $first: Int!) {
       pageInfo { hasNextPage endCursor }
       nodes {
         id conversationId direction content media template transcript status errorCode errorMessage duplicateDetected
-        twilioSid sentBy sentAt deliveredAt readAt createdAt
+        twilioSid sentBy sentAt deliveredAt readAt createdAt redactedAt
       }
     }
   }

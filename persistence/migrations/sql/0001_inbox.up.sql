@@ -146,10 +146,17 @@ create table messages (
     delivered_at       timestamptz,
     read_at            timestamptz,
     created_at         timestamptz not null default clock_timestamp(),
+    -- The person asked for their words to be deleted, and since then they are gone here; at the carrier since the second.
+    redacted_at        timestamptz,
+    carrier_redacted_at timestamptz,
     primary key (agency_id, id),
     unique (agency_id, twilio_sid),
     foreign key (agency_id, conversation_id) references conversations,
-    check ((direction = 'inbound') = (status = 'received'))
+    check ((direction = 'inbound') = (status = 'received')),
+    -- Whoever comes late, nothing is ever written into a redacted message.
+    constraint messages_redacted check (redacted_at is null
+        or (content = '' and media = '[]' and template is null and transcript is null and error_message is null)),
+    check (redacted_at is not null or carrier_redacted_at is null)
 );
 
 create index messages_thread on messages (agency_id, conversation_id, sent_at desc, id desc);
@@ -203,15 +210,15 @@ create table idempotency_keys (
 
 create index idempotency_keys_by_age on idempotency_keys (agency_id, created_at);
 
--- Append-only: who sent what, and how the agency was chosen.
+-- Append-only: who sent or redacted what, and how the agency was chosen.
 create table audit_records (
     agency_id     uuid not null references agencies,
     id            uuid not null,
     occurred_at   timestamptz not null default clock_timestamp(),
     user_id       text not null,
     role          text not null,
-    action        text not null check (action in ('send_message', 'resend_message')),
-    tenant_source text not null check (tenant_source in ('token', 'request')),
+    action        text not null check (action in ('send_message', 'resend_message', 'redact_message')),
+    tenant_source text not null check (tenant_source in ('token', 'request', 'command')),
     request_id    text not null,
     message_id    uuid not null,
     primary key (agency_id, id)
