@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
 
-from conversations_api import settings
+from conversations_api import core_dumps, settings
 from conversations_api.settings import SettingsError
 
 _WRONG_USE = 2
@@ -69,6 +69,7 @@ its JWT_PUBLIC_KEY is set to it."""
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Leaves by SystemExit when something is wrong."""
+    core_dumps.forbid()
     options = _parser().parse_args(arguments)
     options.run(options)
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tenancy import transaction
 from tests.privacy.scenario import Exposure
 
 KINDS = [
@@ -45,3 +46,22 @@ def test_the_places_that_were_searched_speak_of_what_happened(exposure: Exposure
     assert '"event"' in worker
     assert "terminating connection due to administrator command" in postgres
     assert "faro_http" in "".join(text for name, text in sources.items() if name.startswith("metrics"))
+
+
+def test_postgresql_has_written_no_temporary_file(exposure: Exposure) -> None:
+    urls = exposure.stack.urls
+    assert temporary_files(urls.superuser) == 0
+    with transaction.session(urls.superuser) as connection, connection.cursor() as cursor:
+        # What does not fit into the memory of a statement is one.
+        cursor.execute("set work_mem = '64kB'")
+        cursor.execute("select count(*) from (select number from generate_series(1, 100000) as number order by 1) all_")
+        cursor.execute("select pg_stat_force_next_flush()")
+    assert temporary_files(urls.superuser) > 0
+
+
+def temporary_files(url: str) -> int:
+    """How many the sessions of this database have written; each says so at the end of a transaction, if at all."""
+    with transaction.session(url) as connection, connection.cursor() as cursor:
+        cursor.execute("select temp_files from pg_stat_database where datname = current_database()")
+        (count,) = cursor.fetchone() or (0,)
+        return int(count)
