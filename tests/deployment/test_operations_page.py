@@ -69,8 +69,9 @@ def queue(connection: TenantConnection, conversation_id: UUID, channel_id: UUID)
 
 def test_every_statement_on_the_page_is_run_here() -> None:
     assert PAGE.count("```sql") + PAGE.count("```python") == len(BLOCKS)
-    here = pathlib.Path(__file__).read_text(encoding="utf-8")
-    assert [name for name in BLOCKS if f'"{name}"' not in here] == []
+    tests = [pathlib.Path(__file__), pathlib.Path(__file__).with_name("test_password_rotation.py")]
+    run_here = "".join(path.read_text(encoding="utf-8") for path in tests)
+    assert [name for name in BLOCKS if f'"{name}"' not in run_here] == []
 
 
 @pytest.mark.parametrize("address", ["+12025550100", "whatsapp:+12025550100"])
