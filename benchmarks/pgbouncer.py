@@ -38,6 +38,13 @@ log_disconnections = 0
 @contextmanager
 def running(database_url: str, *, server_connections: int) -> Iterator[str]:
     """The URL of the same database and role through a pooler that has only this many connections to give out."""
+    with running_with_log(database_url, server_connections=server_connections) as (url, _):
+        yield url
+
+
+@contextmanager
+def running_with_log(database_url: str, *, server_connections: int) -> Iterator[tuple[str, Path]]:
+    """The same, with the file that the pooler logs to."""
     if PROGRAM is None:
         raise RuntimeError("pgbouncer is not installed")
     url = sqlalchemy.make_url(database_url)
@@ -66,7 +73,8 @@ def running(database_url: str, *, server_connections: int) -> Iterator[str]:
     )
     try:
         _wait_until_it_listens(process, listen_port)
-        yield url.set(host="127.0.0.1", port=listen_port).render_as_string(hide_password=False)
+        pooled_url = url.set(host="127.0.0.1", port=listen_port).render_as_string(hide_password=False)
+        yield pooled_url, folder / "pgbouncer.log"
     finally:
         process.terminate()
         process.wait(_START_SECONDS)

@@ -28,7 +28,7 @@ class Exposure:
 
     stack: Stack
     metrics_ports: tuple[int, int]
-    postgres_log: Path
+    database_logs: list[Path]
     text: str = field(default_factory=lambda: f"canary{secrets.token_hex(8)}")
     digits: str = field(default_factory=lambda: f"1404555{secrets.randbelow(9000) + 1000}")
     token: str = field(default_factory=lambda: f"eyJcanary{secrets.token_hex(12)}")
@@ -61,7 +61,7 @@ class Exposure:
 
     def sources(self) -> Iterator[tuple[str, str]]:
         """Every place where something could be found: (name, text)."""
-        for path in [*self.stack.folder.rglob("*"), self.postgres_log]:
+        for path in [*self.stack.folder.rglob("*"), *self.database_logs]:
             if path.is_file():
                 yield path.name, path.read_bytes().decode("utf-8", errors="replace")
         for port in self.metrics_ports:

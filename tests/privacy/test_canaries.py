@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks import pgbouncer
 from tenancy import transaction
 from tests.privacy.scenario import Exposure
 
@@ -46,6 +47,12 @@ def test_the_places_that_were_searched_speak_of_what_happened(exposure: Exposure
     assert '"event"' in worker
     assert "terminating connection due to administrator command" in postgres
     assert "faro_http" in "".join(text for name, text in sources.items() if name.startswith("metrics"))
+
+
+@pytest.mark.skipif(pgbouncer.PROGRAM is None, reason="pgbouncer is not installed (apt install pgbouncer)")
+def test_the_poolers_log_was_searched_too_and_speaks_of_what_happened(exposure: Exposure) -> None:
+    log = dict(exposure.sources())["pgbouncer.log"]
+    assert "terminating connection due to administrator command" in log or "server conn crashed" in log
 
 
 def test_postgresql_has_written_no_temporary_file(exposure: Exposure) -> None:
