@@ -153,13 +153,6 @@ CLEAR_OPTED_OUT = text("""
     and opted_out_at is not null
 """)
 
-EXISTS = text("""
-    select 1
-    from conversations
-    where agency_id = :agency_id
-    and id = :conversation_id
-""")
-
 LOCK = text("""
     select id
     from conversations
@@ -232,12 +225,6 @@ def get(connection: TenantConnection, *, conversation_id: UUID) -> str:
         raise ConversationNotFound
     record: str = row.record
     return record
-
-
-def require(connection: TenantConnection, *, conversation_id: UUID) -> None:
-    """Raise ConversationNotFound unless the agency has it."""
-    if connection.execute(EXISTS, conversation_id=conversation_id).first() is None:
-        raise ConversationNotFound
 
 
 def lock(connection: TenantConnection, *, conversation_id: UUID) -> None:

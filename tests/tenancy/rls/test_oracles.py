@@ -45,7 +45,6 @@ def everything_but(urls: Urls, agency_id: UUID) -> dict[str, list[str]]:
 # Everything that persistence does with a row that is named by its id: (what is done, whose id it takes).
 ATTEMPTS: dict[str, tuple[str, Callable[[TenantConnection, UUID], object]]] = {
     "read a conversation": ("conversations", lambda c, i: conversations.get(c, conversation_id=i)),
-    "require a conversation": ("conversations", lambda c, i: conversations.require(c, conversation_id=i)),
     "lock a conversation": ("conversations", lambda c, i: conversations.lock(c, conversation_id=i)),
     "send to a conversation": (
         "conversations",
