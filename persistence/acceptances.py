@@ -42,9 +42,10 @@ FINISH = text("""
     and (outcome is null or outcome = 'unknown')
 """)
 
+# As `outbox.PROMOTE_NEXT`, for many: what came out of a backup may have been sent, and is looked into.
 PROMOTE = text("""
     update outbox
-    set state = 'queued', available_at = clock_timestamp()
+    set state = case when outbox.attempted_at is null then 'queued' else 'unknown' end, available_at = clock_timestamp()
     from unnest(cast(:conversation_ids as uuid[])) as freed (conversation_id)
     cross join lateral (
         select message_id

@@ -82,6 +82,20 @@ def test_the_next_message_of_each_conversation_goes_when_the_one_before_it_is_wr
     assert {office.state(agency, one) for one in third} == {"waiting"}
 
 
+def test_what_waited_in_a_backup_is_looked_into_when_its_turn_comes_and_not_sent(
+    office: Office, agency: Agency
+) -> None:
+    conversations = [office.converse(agency, f"+1202555{number:04d}") for number in range(2)]
+    first = [office.queue(agency, one, "first") for one in conversations]
+    restored, new = [office.queue(agency, one, "second") for one in conversations]
+    jobs = claim(office, agency, first)
+    with tenant_transaction(office.worker_database, agency.id) as connection:
+        attempted = text("update outbox set attempted_at = sent_at where agency_id = :agency_id and message_id = :id")
+        connection.execute(attempted, id=restored)
+    write(office, [ended(job, Accepted(sid, "queued")) for job, sid in zip(jobs, SIDS, strict=False)])
+    assert [office.state(agency, one) for one in (restored, new)] == ["unknown", "queued"]
+
+
 def test_what_is_special_about_one_message_is_seen_among_many(
     office: Office, agency: Agency, other_agency: Agency
 ) -> None:
