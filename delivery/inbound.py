@@ -7,7 +7,7 @@ from uuid import UUID
 from delivery import opt_out_words
 from persistence import contacts, conversations, messages, storable_text
 from persistence.connection import TenantConnection
-from persistence.errors import AlreadyHere
+from persistence.conversations import AlreadyHere
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from persistence import agencies, conversation_counts, json_text
 from persistence.connection import TenantConnection
 from persistence.errors import (
     AgencySuspended,
-    AlreadyHere,
     ContactOptedOut,
     ConversationForbidden,
     ConversationNotFound,
@@ -160,6 +159,10 @@ LOCK = text("""
     and id = :conversation_id
     for no key update
 """)
+
+
+class AlreadyHere(Exception):
+    """A message with this SID is stored: whoever brings it again has nothing to do."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,6 @@ The docstring of each class is the message that a person reads; none of them kno
 """
 
 
-class AlreadyHere(Exception):
-    """A message with this SID is stored: whoever brought it again has nothing to do."""
-
-
 class InboxError(Exception):
     """The request cannot be done."""
 
