@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import threading
@@ -184,8 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder.chmod(0o711)
         plan = Plan(
             seed=seed,
-            messages=options.messages // len(seeds),
-            kills=options.kills // len(seeds),
+            messages=math.ceil(options.messages / len(seeds)),
+            kills=math.ceil(options.kills / len(seeds)),
             rate=options.rate,
             late=options.late,
             workers=options.workers,
