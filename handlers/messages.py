@@ -8,7 +8,7 @@ from uuid import UUID
 from handlers import responses
 from handlers.requests import Request
 from handlers.responses import Response
-from persistence import audit_records, conversations, idempotency, messages, outbox, provider_events
+from persistence import agencies, audit_records, conversations, idempotency, messages, outbox, provider_events
 from persistence.errors import InvalidFields, NotResendable
 from tenancy.access import Inbox
 
@@ -52,6 +52,7 @@ def send_message(request: Request, conversation_id: str, body: dict[str, Any]) -
 def resend_message(request: Request, message_id: str) -> Response:
     with request.open_inbox(sending=True) as inbox:
         connection, id_ = inbox.connection, UUID(message_id)
+        agencies.require_active(connection)
         message = messages.get(connection, message_id=id_)
         if message["direction"] != "outbound":
             raise NotResendable

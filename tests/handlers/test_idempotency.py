@@ -42,6 +42,17 @@ def test_the_same_key_and_body_gets_the_first_answer_again(api: Api, mine: Agenc
     assert contents(api, mine) == ["Once"]
 
 
+def test_what_forbids_a_send_since_does_not_hide_that_it_was_made(api: Api, mine: Agency, conversation: str) -> None:
+    me, key = api.of(mine), str(uuid4())
+    first = me.send(conversation, "Once", key=key)
+    api.receive(mine, "STOP")
+    assert me.send(conversation, "Once", key=key).body == first.body
+    api.sql(mine, "update agencies set status = 'suspended' where agency_id = :agency_id")
+    assert me.send(conversation, "Once", key=key).body == first.body
+    assert me.send(conversation, "Once", key=str(uuid4())).refusal == (403, "agency_suspended")
+    assert contents(api, mine) == ["Once"]
+
+
 def test_the_same_body_written_differently_is_the_same(api: Api, mine: Agency, conversation: str) -> None:
     me, key = api.of(mine), str(uuid4())
     path = f"/conversations/{conversation}/messages"
