@@ -67,7 +67,7 @@ def test_an_agencys_statement_cannot_be_sent_without_one(agencies_database: Data
         unbound_transaction(agencies_database) as connection,
         pytest.raises(KeyError, match="agency_id"),
     ):
-        connection.execute(conversations.EXISTS, conversation_id=rows.key("conversations", rows.A, "own"))
+        connection.execute(conversations.LOCK, conversation_id=rows.key("conversations", rows.A, "own"))
 
 
 def test_only_the_door_makes_a_connection_of_an_agency() -> None:
