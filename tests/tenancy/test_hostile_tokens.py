@@ -42,7 +42,7 @@ CLAIMS = {
     "agency_id": AGENCY,
     "role": "staff",
     "iat": NOW,
-    "exp": NOW + 3600,
+    "exp": NOW + 86_400,  # longer than any run
 }
 ODD_VALUES: list[Any] = [
     *[
