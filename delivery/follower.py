@@ -55,7 +55,7 @@ class Sent:
 
 
 class _Look:
-    """One round: its tasks, which may submit further ones, and what the carrier gave no answer about."""
+    """One round: its tasks, which may submit further ones, and what there was no answer about, or no record of it."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.unanswered: list[Due] = []
@@ -159,7 +159,7 @@ class Follower:
             pages += 1
             for row in rows:
                 if one := left.pop(row.sid, None):
-                    look.submit(self._apply, account, one, row)
+                    look.submit(self._apply, look, account, one, row)
             if page_url is None or all(is_before(row, oldest) for row in rows):
                 break
         return True
@@ -172,9 +172,9 @@ class Follower:
             logger.info("listing_unavailable", extra={**names(sent.due), "reason": error.reason})
             look.unanswered.append(sent.due)
         else:
-            self._apply(account, sent, listed)
+            self._apply(look, account, sent, listed)
 
-    def _apply(self, account: TwilioAccount, sent: Sent, listed: ListedMessage) -> None:
+    def _apply(self, look: _Look, account: TwilioAccount, sent: Sent, listed: ListedMessage) -> None:
         """What goes wrong with one message keeps no other from being asked about."""
         due, known = sent.due, sent.known
         status = message_status.FROM_TWILIO.get(listed.status)
@@ -195,6 +195,7 @@ class Follower:
             logger.info("listing_unavailable", extra={**names(due), "reason": error.reason})
         except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
             logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
+            look.unanswered.append(due)
         except Exception:
             logger.exception("look_broke_off", extra=names(due))
 

@@ -60,8 +60,8 @@ def database(urls: Urls) -> Iterator[Database]:
 
 @pytest.fixture
 def worker_database(urls: Urls) -> Iterator[Database]:
-    """The worker's database."""
-    pool = Database(urls.worker, pool_size=4, check_bindings=True)
+    """The worker's database, with a connection for each thread of what looks after messages."""
+    pool = Database(urls.worker, pool_size=12, check_bindings=True)
     yield pool
     pool.close()
 

@@ -10,6 +10,7 @@ from conversations_api import working
 from conversations_api.settings import Settings
 from delivery import follower, twilio_gateway
 from delivery.simulator.server import TwilioSimulator
+from persistence import conversations
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import ACCOUNT_SID, Agency, Urls
 from tests.delivery.conftest import AUTH_TOKEN, Office, running, wait_until
@@ -94,6 +95,18 @@ def test_old_messages_that_lie_many_pages_back_are_fetched_instead(
     assert len(asked(office, before)) <= 2 * len(old)
     # Those are young, and not due yet.
     assert statuses(office, other_agency, newer) == {"sending"}
+
+
+def test_what_could_not_be_written_down_is_asked_again_soon(office: Office, agency: Agency) -> None:
+    (mine,) = send(office, agency, 1)
+    age(office, agency, [mine], 3.0)
+    wait_until(lambda: have_arrived(office.simulator, office))
+    patient = office.new_follower(poll_seconds=180.0)
+    with tenant_transaction(office.database, agency.id) as holder:
+        conversations.lock(holder, conversation_id=office.message(agency, mine)["conversation_id"])
+        patient.run_once()
+        assert statuses(office, agency, [mine]) == {"sending"}
+    wait_until(lambda: statuses(office, agency, [mine]) == {"delivered"}, between=patient.run_once)
 
 
 def test_what_the_carrier_does_not_answer_is_asked_again_soon(office: Office, agency: Agency) -> None:
