@@ -1,10 +1,10 @@
 """What the worker has still to do for each outbound message.
 
-A row is `waiting` behind another message of its conversation (with `attempted_at` where it may have been sent all the
-same: it came out of a backup), `queued` until `available_at`, `calling` while an
-attempt is open, `unknown` while it is found out what became of an attempt, `accepted` until the carrier's last
-word on it. At most one row of a conversation is queued, calling or unknown: a unique index keeps that, the lock
-on the conversation that every writer here holds makes it never fail.
+A row is `waiting` behind another message of its conversation (with `attempted_at` where it came out of a backup and
+may have been sent all the same), `queued` until `available_at`, `calling` while an attempt is open, `unknown` while it
+is found out what became of an attempt, `accepted` until the carrier's last word on it. At most one row of a
+conversation is queued, calling or unknown: a unique index keeps that, the lock on the conversation that every writer
+here holds makes it never fail.
 """
 
 from dataclasses import dataclass
