@@ -10,6 +10,7 @@ from handlers.services import Services
 from tenancy import access
 from tenancy.authentication import Claims
 from tenancy.errors import InvalidToken, RateLimited
+from tenancy.rate_limits import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +26,28 @@ class Request:
     target: str
     body: bytes
 
+    def check_limit(self) -> None:
+        """Refuse, before anything is done for it, what is known to be past its agency's limit. Raises RateLimited, and
+        TenantMalformed where the request names two agencies."""
+        if self.claims is None:
+            return
+        named = access.named_agency(header=self.headers.get("x-tenant-id"), query=self.tenant_id)
+        if named in (None, self.claims.agency_id):  # whether another one may be acted for is not known yet
+            self._obey(self.services.rate_limits.known_to_exceed(self.claims.agency_id))
+
+    def _obey(self, usage: Usage) -> None:
+        self.state["rate_limits"] = usage.quotas  # for the headers of the answer, whatever it will be
+        if usage.retry_after is not None:
+            raise RateLimited(usage.retry_after)
+
     @contextmanager
     def open_inbox(self, *, sending: bool = False) -> Iterator[access.Inbox]:
         """The transaction of the agency that the request acts for; see `tenancy.access.open_inbox`."""
 
         def count(agency_id: UUID) -> None:
-            if "rate_limits" in self.state:
-                return  # the request is being done again, and is one request
-            usage = self.services.rate_limits.spend(agency_id, sending=sending)
-            self.state["rate_limits"] = usage.quotas  # for the headers of the answer, whatever it will be
-            if usage.retry_after is not None:
-                raise RateLimited(usage.retry_after)
+            if not self.state.get("counted"):  # a request that is being done again is one request
+                self.state["counted"] = True
+                self._obey(self.services.rate_limits.spend(agency_id, sending=sending))
 
         if self.claims is None:  # an operation that asks for no token has no agency
             raise InvalidToken

@@ -64,19 +64,30 @@ class RateLimits:
         self._limiter = FixedWindowRateLimiter(_storage(storage_url))
         self._clock = clock
         self._paused_until = 0.0
+        self._spent_until: dict[UUID, float] = {}  # agencies that have used up their requests, until then
+
+    def known_to_exceed(self, agency_id: UUID) -> Usage:
+        """What it would be told that has used up its requests; nothing where this is not known. Asks no storage, so
+        that it may be asked where nothing may wait."""
+        until = self._spent_until.get(agency_id, 0.0)
+        if until <= self._clock() or time.monotonic() < self._paused_until:
+            self._spent_until.pop(agency_id, None)
+            return Usage()
+        seconds = self._seconds_until(until)
+        return Usage((Quota("requests", self._limits["requests"].amount, 0, seconds),), seconds)
 
     def spend(self, agency_id: UUID, *, sending: bool) -> Usage:
         """Count one request, and one send if it is one."""
         if not self._limits or time.monotonic() < self._paused_until:
             return Usage()
         try:
-            return self._spend(str(agency_id), ("requests", "sending") if sending else ("requests",))
+            return self._spend(agency_id, ("requests", "sending") if sending else ("requests",))
         except StorageError as error:
             self._paused_until = time.monotonic() + PAUSE_SECONDS
             logger.warning("rate_limits_not_counted", extra={"error": type(error).__name__})
             return Usage()
 
-    def _spend(self, agency_id: str, names: tuple[str, ...]) -> Usage:
+    def _spend(self, agency_id: UUID, names: tuple[str, ...]) -> Usage:
         quotas: list[Quota] = []
         retry_after = None
         for name in names:
@@ -84,14 +95,19 @@ class RateLimits:
             if item is None:
                 continue
             # What is refused is not sent, and takes nothing from the limit of sends.
-            admitted = retry_after is None and self._limiter.hit(item, name, agency_id)
-            window = self._limiter.get_window_stats(item, name, agency_id)
-            # A window that has just ended, and one that has not begun, is a whole one.
-            seconds = min(max(1, math.ceil(window.reset_time - self._clock())), WINDOW_SECONDS)
+            admitted = retry_after is None and self._limiter.hit(item, name, str(agency_id))
+            window = self._limiter.get_window_stats(item, name, str(agency_id))
+            seconds = self._seconds_until(window.reset_time)
             quotas.append(Quota(name, item.amount, window.remaining, seconds))
             if not admitted and retry_after is None:
                 retry_after = seconds
+                if name == "requests":
+                    self._spent_until[agency_id] = window.reset_time
         return Usage(tuple(quotas), retry_after)
+
+    def _seconds_until(self, reset_time: float) -> int:
+        """A window that has just ended, and one that has not begun, is a whole one."""
+        return min(max(1, math.ceil(reset_time - self._clock())), WINDOW_SECONDS)
 
 
 def _storage(url: str | None) -> MemoryStorage | RedisStorage:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import cycle, islice
 
 SECONDS_BETWEEN_BYTES = 1.0
-OPENING_SECONDS = 0.5
+OPENING_SECONDS = 3.0  # over which they are opened: this client shares the machine, and should not be what is slow
 _HEALTH = "GET /api/v1/healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 _SEND = "POST /api/v1/messages/00000000-0000-0000-0000-000000000000/resend HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
@@ -21,10 +21,10 @@ async def held(port: int, number: int, token: str) -> AsyncIterator[None]:
         (f"{_SEND}Authorization: Bearer {token}\r\nContent-Length: 1000\r\n\r\n", " "),
     ]
     tasks = [
-        asyncio.create_task(_hold(port, opening.encode(), drip.encode()))
-        for opening, drip in islice(cycle(kinds), number)
+        asyncio.create_task(_hold(port, opening.encode(), drip.encode(), after=OPENING_SECONDS * place / number))
+        for place, (opening, drip) in enumerate(islice(cycle(kinds), number))
     ]
-    await asyncio.sleep(OPENING_SECONDS)
+    await asyncio.sleep(OPENING_SECONDS + SECONDS_BETWEEN_BYTES)
     try:
         yield
     finally:
@@ -33,7 +33,8 @@ async def held(port: int, number: int, token: str) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _hold(port: int, opening: bytes, drip: bytes) -> None:
+async def _hold(port: int, opening: bytes, drip: bytes, *, after: float) -> None:
+    await asyncio.sleep(after)
     while True:
         with suppress(OSError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,9 +1,9 @@
 """The one door that every request passes first and every answer last: a small ASGI middleware in front of Connexion.
 
 What it admits has one reading. Its body is waited for when it is asked for, so that whoever has no good token keeps
-nobody waiting; then it is complete and bounded, and has a place to run. What it refuses has cost next to nothing. It
-holds each answer until it is complete: a handler's thread never waits for a slow reader, an exception half-way is still
-a clean error, and HEAD is GET without the body.
+nobody waiting, and is complete and bounded then; its place to run is waited for when all that can be refused without
+one has been. What it refuses has cost next to nothing. It holds each answer until it is complete: a handler's thread
+never waits for a slow reader, an exception half-way is still a clean error, and HEAD is GET without the body.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from conversations_api.web import request_head
 from conversations_api.web.contract import Contract, Operation
 from conversations_api.web.exchange import ClientGone, Exchange, whole_body
 from conversations_api.web.lanes import Entry, Lanes, Limits
-from conversations_api.web.operations import StillRunning
+from conversations_api.web.operations import PLACE, StillRunning
 from conversations_api.web.request_head import Route
 from conversations_api.web.response_headers import ResponseHeaders
 from handlers import problems
@@ -127,21 +127,18 @@ class Edge:
         request_head.check_path(scope.get("raw_path") or scope["path"].encode("utf-8"), route)
         request_head.check_query(scope["query_string"], operation)
         media_type = request_head.body_type(single, operation) if operation.bodies else None
+        entry = Entry(self._lanes.of(operation))
         inner = {
             **scope,
             "method": operation.method,
             "headers": request_head.forwarded(scope["headers"], media_type=media_type),
             "path_params": path_params,
-            "extensions": {ROUTING_CONTEXT: {"operation_id": operation.operation_id}},
+            "extensions": {ROUTING_CONTEXT: {"operation_id": operation.operation_id}, PLACE: entry.enter},
         }
-        entry = Entry(self._lanes.of(operation))
 
         async def receive() -> Message:
-            """The whole body, and with it the place; after that nothing can come but that the client leaves."""
-            if entry.has_place:
-                return await exchange.receive()
+            """The whole body."""
             body = await exchange.read_body(entry.lane, self._limits, declared=single.get(b"content-length", b"0"))
-            await entry.enter()
             return whole_body(b"" if media_type is None else body)
 
         return await self._run(entry, inner, receive)
@@ -181,7 +178,7 @@ class Edge:
         headers = request_head.forwarded(scope["headers"], media_type=None)
         inner = {**scope, "method": "GET", "query_string": b"", "headers": headers, "extensions": {}}
         entry = Entry(self._lanes.of())
-        await entry.enter()  # Flask may not ask for a body before it begins
+        await entry.enter("documentation")  # now, as Flask may not ask for a body before it begins
         return await self._run(entry, inner, exchange.receive)
 
 

@@ -4,11 +4,13 @@ Twilio's webhooks cannot be asked to come again, and a health check that is shed
 each has its own lane. Webhooks and the rest of the API share the threads of the handlers, and neither can take those
 that are reserved for the other: anybody may post to a webhook's address. What is free beyond that goes to webhooks
 first. No lane has more places than there are threads and connections, so that nothing waits once it has its place.
+
+Within a lane the agencies take turns, and none holds all places: one that floods waits behind itself.
 """
 
 import asyncio
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -46,6 +48,9 @@ class Limits:
         return self.handler_threads + 1
 
 
+# Who would probably wait for more than this part of the longest wait is told at once: what is probable is an estimate,
+# and whoever is let in should not be told when the time is over.
+_LIKELY = 0.4
 # Of the time between one place that was handed on and the next, how much the latest one counts.
 _LATEST = 0.2
 
@@ -64,30 +69,76 @@ class Places:
                 return
 
 
+class _Queue:
+    """Who waits, by whose they are: the next one is of whoever has gone longest without a turn."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}  # in the order of turns
+        self._total = 0
+
+    def __len__(self) -> int:
+        return self._total
+
+    def of(self, whose: Hashable) -> int:
+        """How many of theirs wait."""
+        return len(self._waiting.get(whose, ()))
+
+    def ahead_of(self, whose: Hashable) -> int:
+        """How many would have their turn before one who joined now."""
+        mine = self.of(whose)
+        return sum(min(len(theirs), mine + 1) for each, theirs in self._waiting.items() if each != whose) + mine
+
+    def join(self, whose: Hashable, turn: "asyncio.Future[None]") -> None:
+        self._waiting.setdefault(whose, deque()).append(turn)
+        self._total += 1
+
+    def leave(self, whose: Hashable, turn: "asyncio.Future[None]") -> None:
+        """Give up; nothing where the turn has come."""
+        if turn in self._waiting.get(whose, ()):
+            self._waiting[whose].remove(turn)
+            self._total -= 1
+            if not self._waiting[whose]:
+                del self._waiting[whose]
+
+    def agencies(self) -> list[Hashable]:
+        """In the order of their turns."""
+        return list(self._waiting)
+
+    def next_of(self, whose: Hashable) -> "asyncio.Future[None]":
+        """Theirs that has waited longest; the next turn is another's."""
+        theirs = self._waiting.pop(whose)
+        self._total -= 1
+        turn = theirs.popleft()
+        if theirs:
+            self._waiting[whose] = theirs
+        return turn
+
+
 class Lane:
-    """So many requests at once, so many waiting in their order, none longer than it may; the rest is shed.
+    """So many requests at once, so many waiting, agencies in turn and those of one in their order, none longer than it
+    may; the rest is shed.
 
     What would wait for too long, as fast as the queue moves, is not let in: it is told at once, and not when its time
-    is over.
+    is over. No agency holds more than all but `spare` places at once.
     """
 
-    def __init__(self, places: Places, *, running: int, queued: int, bodies: int, queue_seconds: float) -> None:
+    def __init__(self, places: Places, *, running: int, spare: int, queued: int, limits: Limits) -> None:
         self._places = places
         places.lanes.append(self)
-        self._running = 0
+        self._running = Counter[Hashable]()
         self._most_running = running
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._most_of_one = max(1, running - spare)
+        self._queue = _Queue()
         self._queued = queued
         self._reading = 0
-        self._bodies = bodies
-        self._queue_seconds = queue_seconds
+        self._limits = limits
         self._pace = 0.0  # seconds from one who is let in from the queue to the next
         self._moved_at = 0.0
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Wait for a body, which takes no place from those whose is here. Raises Problem `overloaded`."""
-        if self._reading >= self._bodies:
+        if self._reading >= self._limits.bodies:
             raise Problem("overloaded")
         self._reading += 1
         try:
@@ -96,66 +147,82 @@ class Lane:
             self._reading -= 1
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self, whose: Hashable = None) -> AsyncIterator[None]:
         """Hold one of the places that stand for a thread. Raises Problem `overloaded`."""
-        await self.enter()
+        await self.enter(whose)
         try:
             yield
         finally:
-            self.leave()
+            self.leave(whose)
 
-    async def enter(self) -> None:
+    async def enter(self, whose: Hashable = None) -> None:
         """Take a place, for whom it outlives. Raises Problem `overloaded`."""
-        if self._may_run():
-            self._take()
+        if self._may_run(whose):
+            self._take(whose)
         else:
-            await self._wait()
+            await self._wait(whose)
 
-    def leave(self) -> None:
+    def leave(self, whose: Hashable = None) -> None:
         """Give a place back."""
-        self._running -= 1
+        self._running[whose] -= 1
+        if not self._running[whose]:
+            del self._running[whose]
         self._places.give_back()
 
     def admit_next(self) -> bool:
-        """Hand a free place to whoever has waited longest; whether there was one who may have it."""
+        """Hand a free place to whoever's turn it is; whether there was one who may have it."""
         # It is handed on while somebody waits: nobody who comes later can take it first.
-        while self._queue and self._may_run():
-            turn = self._queue.popleft()
-            if not turn.done():
-                self._take()
-                turn.set_result(None)
-                now = asyncio.get_running_loop().time()
-                self._pace += _LATEST * (now - self._moved_at - self._pace)
-                self._moved_at = now
-                return True
+        if self._places.free == 0:
+            return False
+        for whose in self._queue.agencies():
+            while self._queue.of(whose) and self._may_run(whose):
+                turn = self._queue.next_of(whose)
+                if not turn.done():
+                    self._take(whose)
+                    turn.set_result(None)
+                    now = asyncio.get_running_loop().time()
+                    self._pace += _LATEST * (now - self._moved_at - self._pace)
+                    self._moved_at = now
+                    return True
         return False
 
-    async def _wait(self) -> None:
-        if len(self._queue) >= self._queued or len(self._queue) * self._pace > self._queue_seconds:
-            raise Problem("overloaded")
+    async def _wait(self, whose: Hashable) -> None:
         loop = asyncio.get_running_loop()
         if not self._queue:
             self._moved_at = loop.time()
+        if self._is_hopeless(whose, loop.time()):
+            raise Problem("overloaded")
         turn = loop.create_future()
-        self._queue.append(turn)
+        self._queue.join(whose, turn)
         try:
-            async with asyncio.timeout(self._queue_seconds):
+            async with asyncio.timeout(self._limits.queue_seconds):
                 await turn
         except BaseException as error:
             if not turn.cancelled():
-                self.leave()  # the place came at the very moment of giving up: the next in line has it
-            elif turn in self._queue:
-                self._queue.remove(turn)
+                self.leave(whose)  # the place came at the very moment of giving up: the next in line has it
+            else:
+                self._queue.leave(whose, turn)
             if isinstance(error, TimeoutError):
                 raise Problem("overloaded") from None
             raise
 
-    def _may_run(self) -> bool:
-        return self._places.free > 0 and self._running < self._most_running
+    def _is_hopeless(self, whose: Hashable, now: float) -> bool:
+        if len(self._queue) >= self._queued and (self._queued == 0 or self._queue.of(whose)):
+            return True  # an agency of which nobody waits finds room in a queue that another has filled
+        # Where nobody is ahead the queue is learned from: it may be faster than it was.
+        expected = self._queue.ahead_of(whose) * self._pace
+        return max(expected, now - self._moved_at) > _LIKELY * self._limits.queue_seconds
 
-    def _take(self) -> None:
+    def _may_run(self, whose: Hashable) -> bool:
+        return (
+            self._places.free > 0
+            and self._running.total() < self._most_running
+            and (whose is None or self._running[whose] < self._most_of_one)
+        )
+
+    def _take(self, whose: Hashable) -> None:
         self._places.free -= 1
-        self._running += 1
+        self._running[whose] += 1
 
 
 class Entry:
@@ -163,37 +230,32 @@ class Entry:
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
-        self.has_place = False
+        self._whose: Hashable = None
+        self._has_place = False
 
-    async def enter(self) -> None:
-        """Raises Problem `overloaded`."""
-        await self.lane.enter()
-        self.has_place = True
+    async def enter(self, whose: Hashable = None) -> None:
+        """Wait for a place, in the turn of `whose` it is: the agency of the token, None where there is no token. Raises
+        Problem `overloaded`."""
+        await self.lane.enter(whose)
+        self._whose, self._has_place = whose, True
 
     def leave(self) -> None:
         """Give the place back, if there is one."""
-        if self.has_place:
-            self.has_place = False
-            self.lane.leave()
+        if self._has_place:
+            self._has_place = False
+            self.lane.leave(self._whose)
 
 
 class Lanes:
     """The lanes of a process, by operation: a readiness check that hangs with the database keeps no other waiting."""
 
     def __init__(self, limits: Limits) -> None:
-        def lane(places: Places, running: int, queued: int) -> Lane:
-            return Lane(
-                places,
-                running=running,
-                queued=queued,
-                bodies=limits.bodies,
-                queue_seconds=limits.queue_seconds,
-            )
-
         handlers, share = Places(limits.handler_threads), limits.handler_threads - limits.reserved
-        self._webhooks = lane(handlers, share, limits.queued_webhooks)
-        self._api = lane(handlers, share, limits.queued_requests)
-        self._health = defaultdict[str, Lane](lambda: lane(Places(1), 1, limits.queued_requests))
+        self._webhooks = Lane(handlers, running=share, spare=0, queued=limits.queued_webhooks, limits=limits)
+        self._api = Lane(handlers, running=share, spare=limits.reserved, queued=limits.queued_requests, limits=limits)
+        self._health = defaultdict[str, Lane](
+            lambda: Lane(Places(1), running=1, spare=0, queued=limits.queued_requests, limits=limits)
+        )
 
     def of(self, operation: Operation | None = None) -> Lane:
         """The lane of an operation; that of the API for the documentation, which is none."""

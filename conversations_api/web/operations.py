@@ -2,7 +2,8 @@
 
 Connexion reads the contract, resolves every operationId and registers the operations here, as it does with each of its
 own middlewares. Theirs take a request apart and put it together once for each concern; this one reads it once. The
-order is Connexion's: token, parameters and body, handler, answer (docs/decisions/0017-one-middleware.md).
+order is Connexion's: token, parameters and body, handler, answer (docs/decisions/0017-one-middleware.md). Before the
+handler a request waits for its place to run, in the turn of the agency that its token names.
 """
 
 import asyncio
@@ -35,6 +36,8 @@ from tenancy.transaction import Conflict
 
 logger = logging.getLogger(__name__)
 
+# In a request's extensions: the coroutine function that takes the place of a handler, in the turn of its argument.
+PLACE = "faro.place"
 _BEARER = {"type": "http", "scheme": "bearer"}
 # How often a handler is called again whose transaction the server took back, and after what pause, doubled each time
 # and shortened at random: two that stood in each other's way do not meet again.
@@ -134,7 +137,7 @@ class _Served:
         claims = None
         if self._bearer_claims is not None:
             claims = await self._bearer_claims(_bearer_token(headers), state["services"])
-        # The edge waits for the whole body now, hands it over as one message, and has a place to run for it.
+        # The edge waits for the whole body now, and hands it over as one message.
         body: bytes = (await receive())["body"]
         # The edge has made sure that the query is ASCII and decodes, and that no name occurs twice.
         query = (
@@ -158,6 +161,8 @@ class _Served:
             target=_target(scope),
             body=body,
         )
+        request.check_limit()
+        await scope["extensions"][PLACE](None if claims is None else claims.agency_id)
         # What the edge has bound to this request is bound in the thread as well.
         context = contextvars.copy_context()
         handling = asyncio.get_running_loop().run_in_executor(

@@ -13,9 +13,10 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp
 
 from conversations_api.web.app import build_app
+from tests.app import stubs
 
 SHAPES = Path(__file__).with_name("contract.yaml")
-STATE = {"services": "stub services"}
+STATE = {"services": stubs.SERVICES}
 AUTHORIZED = (("Authorization", "Bearer good"),)
 JSON = (*AUTHORIZED, ("Content-Type", "application/json"))
 FORM = (("Content-Type", "application/x-www-form-urlencoded"),)
@@ -54,7 +55,7 @@ def shapes_app(**options: Any) -> ASGIApp:
     """The application with the odd contract of these tests and its stub handlers."""
 
     @asynccontextmanager
-    async def lifespan(_app: object) -> AsyncIterator[dict[str, str]]:
+    async def lifespan(_app: object) -> AsyncIterator[dict[str, Any]]:
         yield dict(STATE)
 
     return build_app(services_lifespan=lifespan, contract_path=SHAPES, **options)

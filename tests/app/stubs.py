@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,7 +18,10 @@ from handlers.responses import Response
 from persistence import errors as inbox
 from tenancy import errors as access
 from tenancy import transaction
+from tenancy.authentication import Claims
+from tenancy.rate_limits import RateLimits
 
+SERVICES = SimpleNamespace(rate_limits=RateLimits(requests_per_minute=0, sends_per_minute=0))
 GOOD_TOKEN = "good"
 SECRET = "canary-+12025550143"  # must not come out of anything
 HANGING_HOOK = 999  # this webhook waits as `wait` does
@@ -27,12 +31,12 @@ running = threading.Semaphore(0)  # released by each `wait` that has begun
 proceed = threading.Event()  # what each `wait` waits for
 
 
-async def bearer_claims(token: str, services: Any) -> str:
+async def bearer_claims(token: str, services: Any) -> Claims:
     if token == "keys":
         raise access.KeysUnavailable
-    if token != GOOD_TOKEN or services != "stub services":
+    if token != GOOD_TOKEN or services is not SERVICES:
         raise access.InvalidToken
-    return "someone"
+    return Claims("user_someone", uuid.UUID(int=7), "staff")
 
 
 def list_things(

@@ -28,6 +28,11 @@ async def post_hook(app: ASGIApp, number: int = 1) -> Reply:
     return await ask_async(app, f"/api/v1/hook/{number}", method="POST", headers=FORM, body=b"Body=x")
 
 
+def lane(*, running: int, queued: int = 1000, spare: int = 0, queue_seconds: float = 60, bodies: int = 1000) -> Lane:
+    limits = Limits(queue_seconds=queue_seconds, bodies=bodies)
+    return Lane(Places(9), running=running, spare=spare, queued=queued, limits=limits)
+
+
 async def let_go(tasks: list[asyncio.Task[Reply]]) -> list[int]:
     stubs.proceed.set()
     return [reply.status for reply in await asyncio.gather(*tasks)]
@@ -176,13 +181,13 @@ def test_a_failing_handler_frees_its_place(app: ASGIApp) -> None:
 
 def test_bodies_on_their_way_are_bounded_and_keep_nobody_from_running() -> None:
     async def scenario() -> str:
-        lane = Lane(Places(9), running=1, queued=0, bodies=2, queue_seconds=1)
-        with lane.reading(), lane.reading():
-            with pytest.raises(Problem, match="overloaded"), lane.reading():
+        one = lane(running=1, queued=0, bodies=2, queue_seconds=1)
+        with one.reading(), one.reading():
+            with pytest.raises(Problem, match="overloaded"), one.reading():
                 pass
-            async with lane.running():
+            async with one.running():
                 pass
-        with lane.reading():
+        with one.reading():
             return "free again"
 
     assert asyncio.run(scenario()) == "free again"
@@ -190,13 +195,13 @@ def test_bodies_on_their_way_are_bounded_and_keep_nobody_from_running() -> None:
 
 def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
     async def scenario() -> bool:
-        lane = Lane(Places(9), running=1, queued=1, bodies=9, queue_seconds=60)
+        one = lane(running=1, queued=1, bodies=9, queue_seconds=60)
 
         async def wait() -> bool:
-            async with lane.running():
+            async with one.running():
                 return True
 
-        async with lane.running():
+        async with one.running():
             given_up = asyncio.create_task(wait())
             await asyncio.sleep(0)
             given_up.cancel()
@@ -210,11 +215,11 @@ def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
 
 def test_places_are_given_in_the_order_of_coming_and_none_is_lost() -> None:
     async def scenario() -> list[int]:
-        lane = Lane(Places(9), running=2, queued=1000, bodies=1000, queue_seconds=60)
+        one = lane(running=2, queued=1000, bodies=1000, queue_seconds=60)
         order: list[int] = []
 
         async def take(number: int) -> None:
-            async with lane.running():
+            async with one.running():
                 order.append(number)
                 await asyncio.sleep(0)
 
@@ -235,13 +240,13 @@ def test_places_are_given_in_the_order_of_coming_and_none_is_lost() -> None:
 
 def test_who_would_wait_too_long_as_fast_as_the_queue_moves_is_told_at_once() -> None:
     async def scenario() -> list[bool]:
-        lane = Lane(Places(9), running=1, queued=1000, bodies=1000, queue_seconds=0.5)
+        one = lane(running=1, queued=1000, bodies=1000, queue_seconds=0.5)
 
         async def work() -> None:
-            async with lane.running():
+            async with one.running():
                 await asyncio.sleep(0.1)
 
-        # Five at most get through in the time; that is known once some have.
+        # Two at most are likely to get through in the time; that is known once some have.
         await asyncio.gather(*(work() for _ in range(4)))
         crowd = [asyncio.create_task(work()) for _ in range(50)]
         await asyncio.sleep(0)
@@ -257,17 +262,17 @@ def test_who_would_wait_too_long_as_fast_as_the_queue_moves_is_told_at_once() ->
 
 def test_a_queue_that_stood_still_fills_again_when_it_moves() -> None:
     async def scenario() -> list[int]:
-        lane = Lane(Places(9), running=1, queued=1000, bodies=1000, queue_seconds=60)
+        one = lane(running=1, queued=1000, bodies=1000, queue_seconds=60)
 
         async def work() -> None:
-            async with lane.running():
+            async with one.running():
                 await asyncio.sleep(0)
 
         async def crowd(number: int) -> int:
             results = await asyncio.gather(*(work() for _ in range(number)), return_exceptions=True)
             return sum(each is None for each in results)
 
-        lane._pace = 600.0  # as if nothing had moved for ten minutes
+        one._pace = 600.0  # as if nothing had moved for ten minutes
         before = await crowd(100)
         for _ in range(60):
             await crowd(2)
@@ -275,6 +280,99 @@ def test_a_queue_that_stood_still_fills_again_when_it_moves() -> None:
 
     # The first runs, the second is always let into the queue: that is how the lane learns.
     assert asyncio.run(scenario()) == [2, 100]
+
+
+def test_agencies_take_turns_and_one_that_floods_waits_behind_itself() -> None:
+    async def scenario() -> list[str]:
+        one = lane(running=1)
+        order: list[str] = []
+
+        async def take(whose: str) -> None:
+            async with one.running(whose):
+                order.append(whose)
+                await asyncio.sleep(0)
+
+        async with one.running():
+            wanted = ["loud"] * 6 + ["quiet", "calm", "quiet"]
+            tasks = [asyncio.create_task(take(whose)) for whose in wanted]
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        return order
+
+    assert asyncio.run(scenario()) == ["loud", "quiet", "calm", "loud", "quiet", "loud", "loud", "loud", "loud"]
+
+
+def test_a_queue_that_one_agency_has_filled_has_room_for_one_of_another() -> None:
+    async def scenario() -> list[bool]:
+        one = lane(running=1, queued=3)
+
+        async def take(whose: str) -> None:
+            async with one.running(whose):
+                await asyncio.sleep(0)
+
+        wanted = ["loud"] * 5 + ["quiet"] * 2 + ["calm"]
+        results = await asyncio.gather(*(take(whose) for whose in wanted), return_exceptions=True)
+        return [isinstance(result, Problem) for result in results]
+
+    assert asyncio.run(scenario()) == [False] * 4 + [True] + [False, True] + [False]
+
+
+def test_one_agency_does_not_hold_all_places() -> None:
+    async def scenario() -> tuple[list[str], list[str]]:
+        one = lane(running=3, spare=1)
+        order: list[str] = []
+        over = asyncio.Event()
+
+        async def hold(whose: str) -> None:
+            async with one.running(whose):
+                order.append(whose)
+                await over.wait()
+
+        holding = [asyncio.create_task(hold(whose)) for whose in ("slow", "slow", "slow", "quiet")]
+        while len(order) < 3:
+            await asyncio.sleep(0)
+        before = list(order)
+        over.set()
+        await asyncio.gather(*holding)
+        return before, order
+
+    assert asyncio.run(scenario()) == (["slow", "slow", "quiet"], ["slow", "slow", "quiet", "slow"])
+
+
+def test_a_queue_that_stands_still_lets_nobody_in_who_would_be_told_late() -> None:
+    async def scenario() -> tuple[float, bool]:
+        one = lane(running=1, queue_seconds=1.0)
+        loop = asyncio.get_running_loop()
+        async with one.running():
+            first = asyncio.create_task(one.enter())
+            await asyncio.sleep(0.5)
+            before = loop.time()
+            with pytest.raises(Problem, match="overloaded"):
+                await one.enter()
+            seconds = loop.time() - before
+            waits = not first.done()
+        await first
+        return seconds, waits
+
+    seconds, waits = asyncio.run(scenario())
+    assert seconds < 0.4  # of the second that it might have waited
+    assert waits
+
+
+def test_what_is_wrong_is_said_while_the_api_is_full() -> None:
+    app = shapes_app(limits=Limits(handler_threads=4, queued_requests=0))
+
+    async def scenario() -> list[int]:
+        tasks = await occupy(app, 3)
+        statuses = [
+            (await ask_async(app, WAIT)).status,
+            (await ask_async(app, f"{WAIT}?unknown=1")).status,
+            (await ask_async(app, "/api/v1/things", headers=())).status,
+        ]
+        await let_go(tasks)
+        return statuses
+
+    assert asyncio.run(scenario()) == [503, 400, 401]
 
 
 def test_some_threads_are_always_reserved() -> None:
