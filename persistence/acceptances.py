@@ -12,7 +12,10 @@ from uuid import UUID
 from sqlalchemy import text
 
 from persistence import message_status, outbox
-from persistence.connection import TenantConnection
+from persistence.connection import TenantConnection, UnboundConnection
+
+# Whoever holds a conversation of one agency does not keep those of others from being written down with it for long.
+BE_BRIEF = "SET LOCAL lock_timeout = '100ms'"
 
 # In one order, so that two transactions that lock several never wait for each other.
 LOCK_CONVERSATIONS = text("""
@@ -89,6 +92,11 @@ class Acceptance:
     twilio_sid: str
 
 
+def be_brief(connection: UnboundConnection) -> None:
+    """Wait for no lock longer than a moment in this transaction: it is one of several agencies."""
+    connection.transaction.run_text_later(BE_BRIEF)
+
+
 def insert_all(connection: TenantConnection, *, accepted: Sequence[Acceptance]) -> set[UUID]:
     """Write them down; the messages that were bound. The others have a SID already, and nothing was done about it.
 
@@ -98,7 +106,7 @@ def insert_all(connection: TenantConnection, *, accepted: Sequence[Acceptance]) 
     conversation_ids = [one.conversation_id for one in accepted]
     twilio_sids = json.dumps({str(one.message_id): one.twilio_sid for one in accepted})
     numbers = json.dumps({str(one.message_id): one.attempt for one in accepted})
-    connection.execute(LOCK_CONVERSATIONS, conversation_ids=conversation_ids)
+    connection.execute_later(LOCK_CONVERSATIONS, conversation_ids=conversation_ids)
     connection.execute_later(FOLLOW, message_ids=ids)
     connection.execute_later(FINISH, message_ids=ids, twilio_sids=twilio_sids, numbers=numbers)
     if connection.execute(PROMOTE, conversation_ids=conversation_ids).first() is not None:

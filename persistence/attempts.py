@@ -30,9 +30,10 @@ MARK_SENDING = text("""
     and status in ('queued', 'unconfirmed')
 """)
 
-# Of a backlog the planner's statistics know nothing yet: it takes it for one row, and merges it with all conversations
-# of the agency. Without that plan each row is looked up by its key.
-_LOOK_UP_BY_KEY = "SET LOCAL enable_mergejoin = off"
+# The joins of LIST_JOBS stand in their best order: looking for a better one takes the planner four times as long as all
+# the rest. Of a backlog its statistics know nothing yet: it would take it for one row, and merge it with all
+# conversations of the agency; so each row is looked up by its key.
+_LOOK_UP_BY_KEY = ("SET LOCAL join_collapse_limit = 1", "SET LOCAL enable_mergejoin = off")
 
 LIST_JOBS = text("""
     select messages.id as message_id, messages.conversation_id, messages.content, messages.media, messages.template,
@@ -189,7 +190,8 @@ def start(connection: TenantConnection, *, message_ids: Sequence[UUID]) -> None:
 
 def list_jobs(connection: TenantConnection, *, message_ids: Sequence[UUID]) -> list[Job]:
     """What is to be sent, or was tried, for each of these messages that are in the outbox."""
-    connection.transaction.run_text_later(_LOOK_UP_BY_KEY)
+    for setting in _LOOK_UP_BY_KEY:
+        connection.transaction.run_text_later(setting)
     rows = connection.execute(LIST_JOBS, message_ids=list(message_ids))
     return [Job(agency_id=connection.agency_id, **row._mapping) for row in rows]
 

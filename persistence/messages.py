@@ -5,11 +5,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from persistence import conversations, json_text, message_status
 from persistence.connection import TenantConnection
@@ -75,12 +76,23 @@ LIST_PAGE = text("""
 
 INSERT = text("""
     insert into messages (agency_id, id, conversation_id, direction, content, media, template, status, twilio_sid,
-        content_repaired, sent_by, sent_at)
+        content_repaired, sent_by, sent_at, created_at)
     values (:agency_id, :id, :conversation_id, :direction, :content, cast(:media as jsonb), cast(:template as jsonb),
-        :status, :twilio_sid, :content_repaired, :sent_by, :sent_at)
-    returning id, conversation_id, direction, content, media, template, transcript, status, error_code,
-        error_message, twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected, redacted_at
+        :status, :twilio_sid, :content_repaired, :sent_by, :sent_at, :sent_at)
 """)
+
+# What nobody has said of a new message yet.
+_NEW = MappingProxyType(
+    {
+        "transcript": None,
+        "error_code": None,
+        "error_message": None,
+        "delivered_at": None,
+        "read_at": None,
+        "duplicate_detected": False,
+        "redacted_at": None,
+    }
+)
 
 FIND_BY_TWILIO_SID = text("""
     select id
@@ -165,7 +177,7 @@ def get(connection: TenantConnection, *, message_id: UUID) -> dict[str, Any]:
     row = connection.execute(GET, message_id=message_id).first()
     if row is None:
         raise MessageNotFound
-    return _record(row)
+    return _record(dict(row._mapping))
 
 
 def list_page(connection: TenantConnection, *, conversation_id: UUID, limit: int, before: UUID | None) -> Page:
@@ -202,7 +214,8 @@ def insert(
     sent_by: str | None = None,
     content_repaired: bool = False,
 ) -> dict[str, Any]:
-    """The new message, last in its thread; the conversation's last-message columns go with it.
+    """The new message, last in its thread; the conversation's last-message columns go with it. It is sent with what
+    comes next, or with the commit.
 
     `sent_at` is its place, from `conversations.lock_for_sending` or `next_place`, if that has been asked already.
     """
@@ -215,21 +228,28 @@ def insert(
         preview=preview(content),
         sent_at=sent_at,
     )
-    row = connection.execute(
+    message = {
+        "id": uuid_utils.uuid7(),
+        "conversation_id": conversation_id,
+        "direction": direction,
+        "status": status,
+        "content": content,
+        "media": list(media),
+        "template": template,
+        "twilio_sid": twilio_sid,
+        "sent_by": sent_by,
+        "sent_at": sent_at,
+    }
+    connection.execute_later(
         INSERT,
-        id=uuid_utils.uuid7(),
-        conversation_id=conversation_id,
-        direction=direction,
-        status=status,
-        content=content,
-        media=json.dumps(list(media)),
-        template=None if template is None else json.dumps(template),
-        twilio_sid=twilio_sid,
-        sent_by=sent_by,
-        content_repaired=content_repaired,
-        sent_at=sent_at,
-    ).one()
-    return _record(row)
+        **{
+            **message,
+            "media": json.dumps(message["media"]),
+            "template": None if template is None else json.dumps(template),
+            "content_repaired": content_repaired,
+        },
+    )
+    return _record({**message, **_NEW, "created_at": sent_at})
 
 
 def find_by_twilio_sid(connection: TenantConnection, *, twilio_sid: str) -> UUID | None:
@@ -279,8 +299,7 @@ def preview(content: str) -> str:
     return re.sub(r"\s+", " ", content).strip()[:PREVIEW_LENGTH]
 
 
-def _record(row: Row[Any]) -> dict[str, Any]:
-    record = dict(row._mapping)
+def _record(record: dict[str, Any]) -> dict[str, Any]:
     error_code, error_message = record.pop("error_code"), record.pop("error_message")
     record["error"] = None if error_code is None else {"code": error_code, "message": error_message}
     first_media = record["media"][0] if record["media"] else {"url": None, "content_type": None}

@@ -9,12 +9,12 @@ from sqlalchemy import text
 from delivery import evidence, recording
 from delivery.outcomes import Accepted, Unknown
 from delivery.recorder import Ended, Recorder
-from persistence import attempts, outbox_work
+from persistence import attempts, conversations, outbox_work
 from persistence.attempts import Job
 from tenancy import transaction
 from tenancy.transaction import tenant_transaction, unbound_transaction
 from tests.agencies import Agency
-from tests.delivery.conftest import Office
+from tests.delivery.conftest import Office, wait_until
 
 SIDS = [f"SM{number:032x}" for number in range(20)]
 
@@ -33,13 +33,12 @@ def ended(job: Job, outcome: Accepted | Unknown) -> Ended:
     return Ended(job, record, outcome if isinstance(outcome, Accepted) else None)
 
 
-def write(office: Office, all_ended: list[Ended]) -> list[UUID]:
+def write(office: Office, all_ended: list[Ended], recorded: list[UUID] | None = None) -> list[UUID]:
     """The messages in the order in which they were said to be written down."""
-    recorded: list[UUID] = []
+    recorded = [] if recorded is None else recorded
+    told = recorded.append
     recorder = Recorder(
-        database=office.worker_database,
-        stopping=threading.Event(),
-        recorded=lambda job: recorded.append(job.message_id),
+        database=office.worker_database, stopping=threading.Event(), recorded=lambda job: told(job.message_id)
     )
     for one in all_ended:
         recorder.put(one)
@@ -94,6 +93,28 @@ def test_what_waited_in_a_backup_is_looked_into_when_its_turn_comes_and_not_sent
         connection.execute(attempted, id=restored)
     write(office, [ended(job, Accepted(sid, "queued")) for job, sid in zip(jobs, SIDS, strict=False)])
     assert [office.state(agency, one) for one in (restored, new)] == ["unknown", "queued"]
+
+
+def test_a_conversation_that_somebody_holds_keeps_no_other_agency_waiting(
+    office: Office, agency: Agency, other_agency: Agency
+) -> None:
+    held = office.converse(other_agency)
+    mine, theirs = office.queue(agency, office.converse(agency), "Hello"), office.queue(other_agency, held, "Hello")
+    jobs = [*claim(office, agency, [mine]), *claim(office, other_agency, [theirs])]
+    accepted = [ended(job, Accepted(sid, "queued")) for job, sid in zip(jobs, SIDS, strict=False)]
+    recorded: list[UUID] = []
+    writing = threading.Thread(target=write, args=(office, accepted, recorded))
+    with tenant_transaction(office.database, other_agency.id) as holding:
+        holding.execute(conversations.LOCK, conversation_id=held)
+        writing.start()
+        wait_until(lambda: mine in recorded)
+        assert recorded == [mine]
+    writing.join()
+    assert recorded == [mine, theirs]
+    assert [office.message(whose, one)["twilio_sid"] for whose, one in ((agency, mine), (other_agency, theirs))] == [
+        SIDS[0],
+        SIDS[1],
+    ]
 
 
 def test_what_is_special_about_one_message_is_seen_among_many(

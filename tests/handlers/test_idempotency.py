@@ -2,7 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -142,6 +142,25 @@ def test_a_key_is_forgotten_after_24_hours(api: Api, mine: Agency, conversation:
     assert me.send(conversation, "Tomorrow", key=key).headers["idempotent-replayed"] == "false"
     assert me.send(conversation, "Tomorrow", key=key).headers["idempotent-replayed"] == "true"
     assert contents(api, mine) == ["Today", "Tomorrow"]
+
+
+def test_keys_that_have_expired_are_cleared_away_faster_than_new_ones_come(
+    api: Api, mine: Agency, conversation: str
+) -> None:
+    me, most = api.of(mine), 2 * idempotency.CLEARING
+    for _ in range(most + 2):
+        me.send(conversation, key=str(uuid4()))
+    count = """select count(*) as left_over from idempotency_keys
+        where agency_id = :agency_id and created_at < clock_timestamp() - interval '24 hours'"""
+    age = "update idempotency_keys set created_at = created_at - interval '25 hours' where agency_id = :agency_id"
+    api.sql(mine, age)
+    while True:  # until it is the turn of one, which comes soon: the ids are random
+        message = me.send(conversation, key=str(uuid4())).json
+        [row] = api.sql(mine, count)
+        if UUID(message["id"]).int % idempotency.CLEARING == 0:
+            break
+        assert row.left_over == most + 2
+    assert row.left_over == 2
 
 
 def test_what_may_no_longer_be_sent_is_not_replayed_to_one_who_may_not(

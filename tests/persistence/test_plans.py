@@ -140,7 +140,7 @@ def test_a_backlog_is_not_joined_with_all_conversations_of_its_agency(
         assert len(attempts.list_jobs(connection, message_ids=message_ids)) == 16
         [(statement, values)] = sent
         set_local, _, select = statement.rpartition("; ")
-        assert set_local.endswith("enable_mergejoin = off")
+        assert set_local.endswith("SET LOCAL join_collapse_limit = 1; SET LOCAL enable_mergejoin = off")
         explained = connection.connection.exec_driver_sql(f"explain (analyze, format json) {select}", values)
         plan = list(nodes(explained.scalar_one()[0]["Plan"]))
     worker.close()
