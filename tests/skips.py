@@ -22,6 +22,8 @@ def failing_on_skip() -> bool:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if hasattr(session.config, "workerinput"):
+        return  # one of several processes: the one that has started them hears of all skips
     reasons = _reasons(session.config)
     if report := os.environ.get("SKIP_REPORT"):
         path = pathlib.Path(report)
