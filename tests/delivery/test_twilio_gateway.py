@@ -365,8 +365,8 @@ def test_a_reply_without_end_is_given_up() -> None:
         ("-3", None),
         ("soon", None),
         ("1e5", None),
-        (format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), 0.0),
-        (format_datetime(datetime.now(UTC) + timedelta(days=9), usegmt=True), 3600.0),
+        pytest.param(format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), 0.0, id="yesterday"),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(days=9), usegmt=True), 3600.0, id="in nine days"),
     ],
 )
 def test_retry_after_is_read_in_both_its_forms(header: str | None, seconds: float | None) -> None:

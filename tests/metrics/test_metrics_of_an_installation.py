@@ -69,7 +69,7 @@ def test_every_scrape_adds_up_what_both_processes_have_answered(observed: Observ
 @pytest.mark.parametrize(
     ("method", "target", "labels"),
     [
-        ("GET", f"/conversations/{uuid.uuid4()}", ("getConversation", "GET", "404")),
+        ("GET", "/conversations/01980f41-7c3e-7d02-9a4b-1e6f8c2d5a90", ("getConversation", "GET", "404")),
         ("GET", "/conversations/nonsense", ("getConversation", "GET", "400")),
         ("HEAD", "/conversations", ("listConversations", "HEAD", "200")),
         ("DELETE", "/conversations", ("none", "DELETE", "405")),

@@ -1,6 +1,7 @@
 """Stored Twilio tokens: unreadable without SECRETS_KEY, and readable all through the exchange of a key."""
 
 import base64
+import hashlib
 import traceback
 
 import pytest
@@ -11,7 +12,10 @@ from tenancy.transaction import Database, tenant_transaction
 from tenancy.twilio_credentials import CredentialsUnreadable, TwilioCredentials
 from tests.agencies import Agency, Urls
 
-OLD, NEW, OTHER = (twilio_credentials.generate_key() for _ in range(3))
+# As random as any, and the same in each process: they stand in the names of tests.
+OLD, NEW, OTHER = (
+    base64.urlsafe_b64encode(hashlib.sha256(name).digest()).decode() for name in (b"old", b"new", b"other")
+)
 TOKEN = "0123456789abcdef0123456789abcdef"
 OTHERS_TOKEN = "fedcba9876543210fedcba9876543210"
 INSTALLATION_SID, OWN_SID = "AC" + "e" * 32, "AC" + "f" * 32
@@ -160,3 +164,10 @@ def test_a_stored_token_of_a_key_that_was_taken_away_is_said_to_be_unreadable(
     store(urls, agency, INSTALLATION_SID, TwilioCredentials(OTHER).encrypt(TOKEN))
     with pytest.raises(CredentialsUnreadable):
         tokens_of(database, agency, INSTALLATION_SID)
+
+
+def test_a_generated_key_is_fit_and_like_no_other() -> None:
+    keys = {twilio_credentials.generate_key() for _ in range(50)}
+    assert len(keys) == 50
+    for key in keys:
+        TwilioCredentials(key)
