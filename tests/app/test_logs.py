@@ -100,7 +100,8 @@ def test_nothing_that_was_sent_or_stored_reaches_a_log(stream: io.StringIO) -> N
     "text", ["a\nb", "a\r\nb", "\x1b[31mred", '"},{"level":"error"', "\u2028", "\x7f\x9b", "\ud800"]
 )
 def test_a_control_character_cannot_leave_its_line(stream: io.StringIO, text: str) -> None:
-    logging.getLogger("handlers.anything").warning("said %s", text, extra={"value": text})
+    said = text.encode("utf-8", "ignore").decode()  # pytest repeats a message, and has no half of a surrogate pair
+    logging.getLogger("handlers.anything").warning("said %s", said, extra={"value": text})
     (written,) = stream.getvalue().splitlines()
     assert written.isascii()
     assert written.isprintable()
