@@ -58,7 +58,7 @@ long: $(VENV)/.tox-installed  ## the tests that take minutes
 	@exec $(BIN)/tox run -e tests -- tests -m long
 
 .PHONY: isolation
-isolation: $(VENV)/.tox-installed  ## 100,000 steps of three agencies against one API: no foreign byte, nothing told by the clock (half an hour); ISOLATION passes options
+isolation: $(VENV)/.tox-installed  ## 100,000 steps of three agencies against one API: no foreign byte, nothing told by the clock (a quarter of an hour); ISOLATION passes options
 	@exec $(BIN)/tox run -q -e isolation -- $(ISOLATION)
 
 .PHONY: fuzz
