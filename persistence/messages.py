@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -82,17 +81,7 @@ INSERT = text("""
 """)
 
 # What nobody has said of a new message yet.
-_NEW = MappingProxyType(
-    {
-        "transcript": None,
-        "error_code": None,
-        "error_message": None,
-        "delivered_at": None,
-        "read_at": None,
-        "duplicate_detected": False,
-        "redacted_at": None,
-    }
-)
+_UNSAID = ("transcript", "error_code", "error_message", "delivered_at", "read_at", "redacted_at")
 
 FIND_BY_TWILIO_SID = text("""
     select id
@@ -249,7 +238,7 @@ def insert(
             "content_repaired": content_repaired,
         },
     )
-    return _record({**message, **_NEW, "created_at": sent_at})
+    return _record({**message, **dict.fromkeys(_UNSAID), "duplicate_detected": False, "created_at": sent_at})
 
 
 def find_by_twilio_sid(connection: TenantConnection, *, twilio_sid: str) -> UUID | None:
