@@ -34,14 +34,14 @@ INSERT = text("""
 DELETE_EXPIRED = text("""
     delete from idempotency_keys
     where agency_id = :agency_id
-    and key in (
+    and key = any(array(
         select key
         from idempotency_keys
         where agency_id = :agency_id
         and created_at <= statement_timestamp() - interval '24 hours'
         order by created_at
         limit :limit
-        for update skip locked)
+        for update skip locked))
 """)
 
 DELETE = text("""

@@ -49,7 +49,7 @@ class Limits:
 
 
 # Who would probably wait for more than this part of the longest wait is told at once: what is probable is an estimate,
-# and whoever is let in should not be told when the time is over.
+# and whoever is let in should not be told when the time is over. A webhook has all of it.
 _LIKELY = 0.4
 # Of the time between one place that was handed on and the next, how much the latest one counts.
 _LATEST = 0.2
@@ -122,7 +122,9 @@ class Lane:
     is over. No agency holds more than all but `spare` places at once.
     """
 
-    def __init__(self, places: Places, *, running: int, spare: int, queued: int, limits: Limits) -> None:
+    def __init__(
+        self, places: Places, *, running: int, spare: int = 0, queued: int, likely: float = 1.0, limits: Limits
+    ) -> None:
         self._places = places
         places.lanes.append(self)
         self._running = Counter[Hashable]()
@@ -130,6 +132,7 @@ class Lane:
         self._most_of_one = max(1, running - spare)
         self._queue = _Queue()
         self._queued = queued
+        self._likely = likely
         self._reading = 0
         self._limits = limits
         self._pace = 0.0  # seconds from one who is let in from the queue to the next
@@ -211,7 +214,7 @@ class Lane:
             return True  # an agency of which nobody waits finds room in a queue that another has filled
         # Where nobody is ahead the queue is learned from: it may be faster than it was.
         expected = self._queue.ahead_of(whose) * self._pace
-        return max(expected, now - self._moved_at) > _LIKELY * self._limits.queue_seconds
+        return max(expected, now - self._moved_at) > self._likely * self._limits.queue_seconds
 
     def _may_run(self, whose: Hashable) -> bool:
         return (
@@ -251,10 +254,17 @@ class Lanes:
 
     def __init__(self, limits: Limits) -> None:
         handlers, share = Places(limits.handler_threads), limits.handler_threads - limits.reserved
-        self._webhooks = Lane(handlers, running=share, spare=0, queued=limits.queued_webhooks, limits=limits)
-        self._api = Lane(handlers, running=share, spare=limits.reserved, queued=limits.queued_requests, limits=limits)
+        self._webhooks = Lane(handlers, running=share, queued=limits.queued_webhooks, limits=limits)
+        self._api = Lane(
+            handlers,
+            running=share,
+            spare=limits.reserved,
+            queued=limits.queued_requests,
+            likely=_LIKELY,
+            limits=limits,
+        )
         self._health = defaultdict[str, Lane](
-            lambda: Lane(Places(1), running=1, spare=0, queued=limits.queued_requests, limits=limits)
+            lambda: Lane(Places(1), running=1, queued=limits.queued_requests, limits=limits)
         )
 
     def of(self, operation: Operation | None = None) -> Lane:

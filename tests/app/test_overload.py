@@ -30,7 +30,7 @@ async def post_hook(app: ASGIApp, number: int = 1) -> Reply:
 
 def lane(*, running: int, queued: int = 1000, spare: int = 0, queue_seconds: float = 60, bodies: int = 1000) -> Lane:
     limits = Limits(queue_seconds=queue_seconds, bodies=bodies)
-    return Lane(Places(9), running=running, spare=spare, queued=queued, limits=limits)
+    return Lane(Places(9), running=running, spare=spare, queued=queued, likely=0.4, limits=limits)
 
 
 async def let_go(tasks: list[asyncio.Task[Reply]]) -> list[int]:

@@ -15,6 +15,7 @@ from conversations_api.web.app import build_app
 from handlers import responses
 from handlers.requests import Request
 from tenancy import authentication
+from tenancy.rate_limits import RateLimits
 
 AGENCY = uuid.UUID("0190f0aa-5d2e-7c11-8a3b-0123456789ab")
 PRIVATE, PUBLIC = authentication.generate_key_pair()
@@ -70,7 +71,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[dict[str, Any]]:
-        yield {"services": types.SimpleNamespace(token_verifier=verifier)}
+        unlimited = RateLimits(requests_per_minute=0, sends_per_minute=0)
+        yield {"services": types.SimpleNamespace(token_verifier=verifier, rate_limits=unlimited)}
 
     contract = tmp_path_factory.mktemp("contract") / "contract.yaml"
     contract.write_text(yaml.safe_dump(CONTRACT), encoding="utf-8")
