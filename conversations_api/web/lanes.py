@@ -9,6 +9,7 @@ Within a lane the agencies take turns, and none holds all places: one that flood
 """
 
 import asyncio
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -51,8 +52,10 @@ class Limits:
 # Who would probably wait for more than this part of the longest wait is told at once: what is probable is an estimate,
 # and whoever is let in should not be told when the time is over. A webhook has all of it.
 _LIKELY = 0.4
-# Of the time between one place that was handed on and the next, how much the latest one counts.
-_LATEST = 0.2
+# How many seconds, and how many who were let in, are looked back upon for the pace of a queue: places come free in
+# bunches, and a second is what is at stake.
+_SECONDS_BACK = 0.5
+_TURNS_BACK = 50
 
 
 @dataclass
@@ -135,7 +138,9 @@ class Lane:
         self._likely = likely
         self._reading = 0
         self._limits = limits
-        self._pace = 0.0  # seconds from one who is let in from the queue to the next
+        # How many were let in from the queue lately, in how many seconds, and when the latest one was.
+        self._let_in = 0.0
+        self._took = 0.0
         self._moved_at = 0.0
 
     @contextmanager
@@ -183,11 +188,16 @@ class Lane:
                 if not turn.done():
                     self._take(whose)
                     turn.set_result(None)
-                    now = asyncio.get_running_loop().time()
-                    self._pace += _LATEST * (now - self._moved_at - self._pace)
-                    self._moved_at = now
+                    self._move(asyncio.get_running_loop().time())
                     return True
         return False
+
+    def _move(self, now: float) -> None:
+        passed = now - self._moved_at
+        kept = math.exp(-max(passed / _SECONDS_BACK, 1 / _TURNS_BACK))
+        self._let_in = self._let_in * kept + 1
+        self._took = self._took * kept + passed
+        self._moved_at = now
 
     async def _wait(self, whose: Hashable) -> None:
         loop = asyncio.get_running_loop()
@@ -213,7 +223,7 @@ class Lane:
         if len(self._queue) >= self._queued and (self._queued == 0 or self._queue.of(whose)):
             return True  # an agency of which nobody waits finds room in a queue that another has filled
         # Where nobody is ahead the queue is learned from: it may be faster than it was.
-        expected = self._queue.ahead_of(whose) * self._pace
+        expected = self._queue.ahead_of(whose) * self._took / max(1.0, self._let_in)
         return max(expected, now - self._moved_at) > self._likely * self._limits.queue_seconds
 
     def _may_run(self, whose: Hashable) -> bool:

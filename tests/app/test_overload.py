@@ -272,9 +272,9 @@ def test_a_queue_that_stood_still_fills_again_when_it_moves() -> None:
             results = await asyncio.gather(*(work() for _ in range(number)), return_exceptions=True)
             return sum(each is None for each in results)
 
-        one._pace = 600.0  # as if nothing had moved for ten minutes
+        one._took, one._let_in = 60.0, 1.0  # as if nothing had moved for as long as anybody may wait here
         before = await crowd(100)
-        for _ in range(60):
+        for _ in range(200):
             await crowd(2)
         return [before, await crowd(100)]
 
