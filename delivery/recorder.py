@@ -98,25 +98,27 @@ class Recorder:
         for ended in batch:
             is_plain = ended.accepted is not None and recording.is_plain(ended.accepted)
             (plain if is_plain else left).append(ended)
-        if plain and not self._write_together(plain):
-            for _, group in _by_agency(plain):
-                if not self._write_together(group):
+        groups = _by_agency(plain)
+        if groups and not self._write_together(groups):
+            for agency_id, group in groups:
+                if len(groups) == 1 or not self._write_together([(agency_id, group)]):
                     left += group
         for ended in left:
             self._write(ended)
 
-    def _write_together(self, accepted: list[Ended]) -> bool:
+    def _write_together(self, groups: list[tuple[UUID, list[Ended]]]) -> bool:
         """Whether it went well, and at once."""
         try:
             with unbound_transaction(self._database) as connection:
                 acceptances.be_brief(connection)
-                for agency_id, group in _by_agency(accepted):
+                for agency_id, group in groups:
                     tenant = transaction.bind(connection, agency_id)
                     recording.record_accepted(tenant, [(one.job, one.accepted) for one in group if one.accepted])
         except Exception:  # it is told when it happens to one of them alone
             return False
-        for ended in accepted:
-            self._recorded(ended.job)
+        for _, group in groups:
+            for ended in group:
+                self._recorded(ended.job)
         return True
 
     def _write(self, ended: Ended) -> None:

@@ -51,7 +51,7 @@ class Limits:
 
 # Who would probably wait for more than this part of the longest wait is told at once: what is probable is an estimate,
 # and whoever is let in should not be told when the time is over. A webhook has all of it.
-_LIKELY = 0.4
+_LIKELY = 0.3
 # How many seconds, and how many who were let in, are looked back upon for the pace of a queue: places come free in
 # bunches, and a second is what is at stake.
 _SECONDS_BACK = 0.5
@@ -138,7 +138,7 @@ class Lane:
         self._likely = likely
         self._reading = 0
         self._limits = limits
-        # How many were let in from the queue lately, in how many seconds, and when the latest one was.
+        # How many were let in lately while somebody waited, in how many seconds, and when the latest one was.
         self._let_in = 0.0
         self._took = 0.0
         self._moved_at = 0.0
@@ -166,6 +166,8 @@ class Lane:
     async def enter(self, whose: Hashable = None) -> None:
         """Take a place, for whom it outlives. Raises Problem `overloaded`."""
         if self._may_run(whose):
+            if self._queue:  # of another, who holds all that it may
+                self._move(asyncio.get_running_loop().time())
             self._take(whose)
         else:
             await self._wait(whose)
