@@ -12,8 +12,9 @@ from sqlalchemy import text
 from persistence.connection import UnboundConnection
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# A migration that waits for a lock makes every later request wait behind it: give up and be run again.
-LOCK_TIMEOUT_MILLISECONDS = 2000
+# A migration that waits for a lock makes every later request wait behind it: give up and be run again. Sooner than a
+# request does, which waits for a lock for two seconds (persistence/roles.sql).
+LOCK_TIMEOUT_MILLISECONDS = 1000
 
 IS_MIGRATED = text("select to_regclass('alembic_version') is not null")
 REVISION = text("select version_num from alembic_version")

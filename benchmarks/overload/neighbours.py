@@ -14,7 +14,6 @@ from benchmarks.overload.plan import Plan
 from benchmarks.overload.service import Service, fill
 from benchmarks.overload.times import percentile, times
 
-QUIET_RATE = 40.0  # requests a second
 DIFFERENT_REQUESTS = 600
 WHOLE_ANSWERS = (200, 201, 503)
 
@@ -65,7 +64,7 @@ async def beside(plan: Plan, service: Service, capacity: float, progress: Callab
 
     async def ask() -> list[Reply]:
         before = len(client.replies)
-        await client.at_rate(QUIET_RATE, seconds, service.asking(quiet))
+        await client.at_rate(plan.quiet, seconds, service.asking(quiet))
         return client.replies[before:]
 
     progress("a quiet agency by itself")

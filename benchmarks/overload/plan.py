@@ -14,4 +14,5 @@ class Plan:
     threads: int = 10
     connections: int = 1000
     limit: int = 6000  # requests of one agency in a minute, where one floods; elsewhere there is none
+    quiet: float = 40.0  # requests a second of the agency beside it
     slow: int = 900  # connections that idle or drip

@@ -49,9 +49,9 @@ class Limits:
         return self.handler_threads + 1
 
 
-# Who would probably wait for more than this part of the longest wait is told at once: what is probable is an estimate,
-# and whoever is let in should not be told when the time is over. A webhook has all of it.
-_LIKELY = 0.3
+# Who would wait for more than this part of the longest wait, at the pace of the queue, is told at once: the pace is an
+# estimate, and whoever is let in should not be told when the time is over. A webhook has all of it.
+_LIKELY = 0.4
 # How many seconds, and how many who were let in, are looked back upon for the pace of a queue: places come free in
 # bunches, and a second is what is at stake.
 _SECONDS_BACK = 0.5
@@ -224,9 +224,11 @@ class Lane:
     def _is_hopeless(self, whose: Hashable, now: float) -> bool:
         if len(self._queue) >= self._queued and (self._queued == 0 or self._queue.of(whose)):
             return True  # an agency of which nobody waits finds room in a queue that another has filled
+        if now - self._moved_at > self._limits.queue_seconds:
+            return True
         # Where nobody is ahead the queue is learned from: it may be faster than it was.
         expected = self._queue.ahead_of(whose) * self._took / max(1.0, self._let_in)
-        return max(expected, now - self._moved_at) > self._likely * self._limits.queue_seconds
+        return expected > self._likely * self._limits.queue_seconds
 
     def _may_run(self, whose: Hashable) -> bool:
         return (

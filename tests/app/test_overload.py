@@ -340,23 +340,25 @@ def test_one_agency_does_not_hold_all_places() -> None:
 
 
 def test_a_queue_that_stands_still_lets_nobody_in_who_would_be_told_late() -> None:
-    async def scenario() -> tuple[float, bool]:
-        one = lane(running=1, queue_seconds=1.0)
+    async def scenario() -> tuple[float, float]:
+        one = lane(running=1, queue_seconds=0.5)
         loop = asyncio.get_running_loop()
-        async with one.running():
-            first = asyncio.create_task(one.enter())
-            await asyncio.sleep(0.5)
-            before = loop.time()
+
+        async def wait(after: float) -> float:
+            """When it was told that there is no place."""
+            await asyncio.sleep(after)
             with pytest.raises(Problem, match="overloaded"):
                 await one.enter()
-            seconds = loop.time() - before
-            waits = not first.done()
-        await first
-        return seconds, waits
+            return loop.time()
 
-    seconds, waits = asyncio.run(scenario())
-    assert seconds < 0.4  # of the second that it might have waited
-    assert waits
+        async with one.running():
+            first, second, third = await asyncio.gather(wait(0.0), wait(0.3), wait(0.6))
+        return third - first, second - third
+
+    # Nothing has moved for as long as anybody may wait: the third is told before the second's time is over.
+    late, early = asyncio.run(scenario())
+    assert late > 0.0
+    assert early > 0.0
 
 
 def test_what_is_wrong_is_said_while_the_api_is_full() -> None:

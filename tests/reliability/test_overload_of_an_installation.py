@@ -16,12 +16,13 @@ from benchmarks.overload.run import run
 # A machine that stands still for more than a second sheds webhooks, too, and here other tests run beside this one. The
 # long run allows none.
 TRIES = 3
+PLAN = Plan(seconds=12, factor=4, webhooks=4, processes=1, threads=4, limit=60, quiet=10, slow=200)
 MOST_WEBHOOKS = 0.9
 
 
 def test_what_is_shed_is_told_when_to_come_again_and_webhooks_are_taken(tmp_path: Path) -> None:
     for _ in range(TRIES):
-        found = run(Plan(seconds=12, factor=4, webhooks=4, processes=1, threads=4, limit=60, slow=200), tmp_path)
+        found = run(PLAN, tmp_path)
         assert found.refused
         assert all(reply.retry_after for reply in found.refused)
         assert found.accepted
