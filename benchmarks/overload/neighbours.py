@@ -1,4 +1,4 @@
-"""One quiet agency, by itself, beside one that floods, and beside connections that idle and drip."""
+"""One quiet agency: by itself, beside one that asks for too much or floods, beside connections that idle and drip."""
 
 import asyncio
 import time
@@ -13,6 +13,7 @@ from benchmarks.overload import slow
 from benchmarks.overload.plan import Plan
 from benchmarks.overload.service import Service, fill
 from benchmarks.overload.times import percentile, times
+from tenancy.rate_limits import WINDOW_SECONDS
 
 DIFFERENT_REQUESTS = 600
 WHOLE_ANSWERS = (200, 201, 503)
@@ -20,9 +21,11 @@ WHOLE_ANSWERS = (200, 201, 503)
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What the quiet agency was answered by itself, beside a flood and beside slow connections; and the flood."""
+    """What the quiet agency was answered by itself, beside one that asks for twice its limit, beside a flood and beside
+    slow connections; and the flood."""
 
     alone: list[Reply] = field(default_factory=list)
+    doubled: list[Reply] = field(default_factory=list)
     flooded: list[Reply] = field(default_factory=list)
     slowed: list[Reply] = field(default_factory=list)
     flood: list[Reply] = field(default_factory=list)
@@ -30,7 +33,9 @@ class Neighbours:
 
     def wrong(self) -> list[str]:
         """What may not happen however slow the machine is: the flood's limit is not the quiet one's."""
-        odd = Counter(one.status for one in [*self.flooded, *self.slowed] if one.status not in WHOLE_ANSWERS)
+        odd = Counter(
+            one.status for one in [*self.doubled, *self.flooded, *self.slowed] if one.status not in WHOLE_ANSWERS
+        )
         return [f"answers to a quiet agency that are neither good nor 503: {dict(odd)}"] if odd else []
 
     def rows(self) -> dict[str, str]:
@@ -38,6 +43,7 @@ class Neighbours:
         flood = Counter(reply.status for reply in self.flood if reply.status != NOT_SENT)
         return {
             "a quiet agency by itself, p50 / p99": self._beside(self.alone),
+            "beside one that asks for twice its limit": self._beside(self.doubled),
             "beside one that floods": self._beside(self.flooded),
             "what the flood was answered": ", ".join(f"{number:,} x {status}" for status, number in flood.items()),
             f"beside {self.connections:,} idle and slow connections": self._beside(self.slowed),
@@ -69,16 +75,22 @@ async def beside(plan: Plan, service: Service, capacity: float, progress: Callab
 
     progress("a quiet agency by itself")
     alone = await ask()
-    progress("a quiet agency beside one that floods")
     requests = list(map(service.asking(loud), range(DIFFERENT_REQUESTS)))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         process.submit(time.time).result()  # it is there
-        flood = asyncio.get_running_loop().run_in_executor(
-            process, at_rate, service.port, plan.connections, capacity * plan.factor, seconds, requests
-        )
-        flooded, floods = await asyncio.gather(ask(), flood)
+
+        async def ask_beside(rate: float) -> tuple[list[Reply], list[Reply]]:
+            noise = asyncio.get_running_loop().run_in_executor(
+                process, at_rate, service.port, plan.connections, rate, seconds, requests
+            )
+            return await asyncio.gather(ask(), noise)
+
+        progress("a quiet agency beside one that asks for twice its limit")
+        doubled, _ = await ask_beside(2 * plan.limit / WINDOW_SECONDS)
+        progress("a quiet agency beside one that floods")
+        flooded, flood = await ask_beside(capacity * plan.factor)
     progress("a quiet agency beside idle and slow connections")
     async with slow.held(service.port, plan.slow, service.tokens[loud.id]):
         slowed = await ask()
     client.close()
-    return Neighbours(alone, flooded, slowed, floods, plan.slow)
+    return Neighbours(alone, doubled, flooded, slowed, flood, plan.slow)

@@ -40,7 +40,7 @@ def test_what_is_shed_is_told_when_to_come_again_and_webhooks_are_taken(tmp_path
 def assert_a_neighbour_is_served(neighbours: Neighbours) -> None:
     """The agency that floods is limited, and the one beside it is not."""
     assert {reply.status for reply in neighbours.flood} >= {429}
-    for replies in (neighbours.alone, neighbours.flooded, neighbours.slowed):
+    for replies in (neighbours.alone, neighbours.doubled, neighbours.flooded, neighbours.slowed):
         assert {reply.status for reply in replies} <= {200, 201, 503}
         assert any(reply.status in (200, 201) for reply in replies)
 
@@ -65,9 +65,11 @@ def test_a_run_fails_when_it_should(status: int, retry_after: bool, webhook: int
 
 def test_a_run_fails_when_a_quiet_agency_is_limited_for_a_loud_one() -> None:
     good, limited = Reply("api", 200, 0.1, False, 0.0), Reply("api", 429, 0.1, True, 0.0)
-    assert Neighbours([good], [good], [good], [limited], 1).wrong() == []
-    assert ["429" in line for line in Neighbours([good], [good, limited], [good], [limited], 1).wrong()] == [True]
+    assert Neighbours([good], [good], [good], [good], [limited], 1).wrong() == []
+    assert ["429" in line for line in Neighbours([good], [good], [good, limited], [good], [limited], 1).wrong()] == [
+        True
+    ]
     assert (
         "p99 1.00 times of by itself; 1 of 2 accepted"
-        in Neighbours([good], [good, limited]).rows()["beside one that floods"]
+        in Neighbours([good], [good], [good, limited]).rows()["beside one that floods"]
     )
