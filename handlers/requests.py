@@ -33,7 +33,9 @@ class Request:
             return
         named = access.named_agency(header=self.headers.get("x-tenant-id"), query=self.tenant_id)
         if named in (None, self.claims.agency_id):  # whether another one may be acted for is not known yet
-            self._obey(self.services.rate_limits.known_to_exceed(self.claims.agency_id))
+            usage = self.services.rate_limits.known_to_exceed(self.claims.agency_id)
+            if usage is not None:
+                self._obey(usage)
 
     def _obey(self, usage: Usage) -> None:
         self.state["rate_limits"] = usage.quotas  # for the headers of the answer, whatever it will be
@@ -45,8 +47,7 @@ class Request:
         """The transaction of the agency that the request acts for; see `tenancy.access.open_inbox`."""
 
         def count(agency_id: UUID) -> None:
-            if not self.state.get("counted"):  # a request that is being done again is one request
-                self.state["counted"] = True
+            if "rate_limits" not in self.state:  # a request that is being done again is one request
                 self._obey(self.services.rate_limits.spend(agency_id, sending=sending))
 
         if self.claims is None:  # an operation that asks for no token has no agency

@@ -93,7 +93,7 @@ class Acceptance:
 
 
 def be_brief(connection: UnboundConnection) -> None:
-    """Wait for no lock longer than a moment in this transaction: it is one of several agencies."""
+    """Wait for no lock longer than a moment in this transaction: whoever writes it can do the rest by itself."""
     connection.transaction.run_text_later(BE_BRIEF)
 
 

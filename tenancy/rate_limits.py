@@ -66,13 +66,13 @@ class RateLimits:
         self._paused_until = 0.0
         self._spent_until: dict[UUID, float] = {}  # agencies that have used up their requests, until then
 
-    def known_to_exceed(self, agency_id: UUID) -> Usage:
-        """What it would be told that has used up its requests; nothing where this is not known. Asks no storage, so
-        that it may be asked where nothing may wait."""
+    def known_to_exceed(self, agency_id: UUID) -> Usage | None:
+        """What an agency is told that has used up its requests; None where this is not known. Asks no storage, so that
+        it may be asked where nothing may wait."""
         until = self._spent_until.get(agency_id, 0.0)
         if until <= self._clock() or time.monotonic() < self._paused_until:
             self._spent_until.pop(agency_id, None)
-            return Usage()
+            return None
         seconds = self._seconds_until(until)
         return Usage((Quota("requests", self._limits["requests"].amount, 0, seconds),), seconds)
 

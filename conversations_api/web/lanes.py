@@ -11,8 +11,8 @@ Within a lane the agencies take turns, and none holds all places: one that flood
 import asyncio
 import math
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Hashable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from conversations_api.web.contract import Operation
@@ -153,15 +153,6 @@ class Lane:
             yield
         finally:
             self._reading -= 1
-
-    @asynccontextmanager
-    async def running(self, whose: Hashable = None) -> AsyncIterator[None]:
-        """Hold one of the places that stand for a thread. Raises Problem `overloaded`."""
-        await self.enter(whose)
-        try:
-            yield
-        finally:
-            self.leave(whose)
 
     async def enter(self, whose: Hashable = None) -> None:
         """Take a place, for whom it outlives. Raises Problem `overloaded`."""

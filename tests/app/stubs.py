@@ -22,6 +22,7 @@ from tenancy.authentication import Claims
 from tenancy.rate_limits import RateLimits
 
 SERVICES = SimpleNamespace(rate_limits=RateLimits(requests_per_minute=0, sends_per_minute=0))
+AGENCY = uuid.UUID(int=7)
 GOOD_TOKEN = "good"
 SECRET = "canary-+12025550143"  # must not come out of anything
 HANGING_HOOK = 999  # this webhook waits as `wait` does
@@ -36,7 +37,7 @@ async def bearer_claims(token: str, services: Any) -> Claims:
         raise access.KeysUnavailable
     if token != GOOD_TOKEN or services is not SERVICES:
         raise access.InvalidToken
-    return Claims("user_someone", uuid.UUID(int=7), "staff")
+    return Claims("user_someone", AGENCY, "staff")
 
 
 def list_things(
@@ -49,7 +50,7 @@ def list_things(
     location_id: str | None = None,
 ) -> Response:
     calls.append("list_things")
-    request.state["agency_id"] = uuid.UUID(int=7)
+    request.state["agency_id"] = AGENCY
     given = {"ratio": ratio, "loud": loud, "status": status, "location_id": location_id}
     arguments = {name: value for name, value in given.items() if value is not None}
     return responses.ok({"limit": limit, "offset": offset, **arguments})

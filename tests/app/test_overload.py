@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
@@ -9,6 +11,7 @@ from starlette.types import ASGIApp
 
 from conversations_api.web.lanes import Lane, Limits, Places
 from handlers.problems import Problem
+from tenancy.rate_limits import RateLimits
 from tests.app import stubs
 from tests.app.asking import FORM, Reply, ask_async, shapes_app
 
@@ -31,6 +34,15 @@ async def post_hook(app: ASGIApp, number: int = 1) -> Reply:
 def lane(*, running: int, queued: int = 1000, spare: int = 0, queue_seconds: float = 60, bodies: int = 1000) -> Lane:
     limits = Limits(queue_seconds=queue_seconds, bodies=bodies)
     return Lane(Places(9), running=running, spare=spare, queued=queued, likely=0.4, limits=limits)
+
+
+@asynccontextmanager
+async def place(one: Lane, whose: str | None = None) -> AsyncIterator[None]:
+    await one.enter(whose)
+    try:
+        yield
+    finally:
+        one.leave(whose)
 
 
 async def let_go(tasks: list[asyncio.Task[Reply]]) -> list[int]:
@@ -185,7 +197,7 @@ def test_bodies_on_their_way_are_bounded_and_keep_nobody_from_running() -> None:
         with one.reading(), one.reading():
             with pytest.raises(Problem, match="overloaded"), one.reading():
                 pass
-            async with one.running():
+            async with place(one):
                 pass
         with one.reading():
             return "free again"
@@ -198,10 +210,10 @@ def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
         one = lane(running=1, queued=1, bodies=9, queue_seconds=60)
 
         async def wait() -> bool:
-            async with one.running():
+            async with place(one):
                 return True
 
-        async with one.running():
+        async with place(one):
             given_up = asyncio.create_task(wait())
             await asyncio.sleep(0)
             given_up.cancel()
@@ -219,7 +231,7 @@ def test_places_are_given_in_the_order_of_coming_and_none_is_lost() -> None:
         order: list[int] = []
 
         async def take(number: int) -> None:
-            async with one.running():
+            async with place(one):
                 order.append(number)
                 await asyncio.sleep(0)
 
@@ -243,7 +255,7 @@ def test_who_would_wait_too_long_as_fast_as_the_queue_moves_is_told_at_once() ->
         one = lane(running=1, queued=1000, bodies=1000, queue_seconds=0.5)
 
         async def work() -> None:
-            async with one.running():
+            async with place(one):
                 await asyncio.sleep(0.1)
 
         # Two at most are likely to get through in the time; that is known once some have.
@@ -265,7 +277,7 @@ def test_a_queue_that_stood_still_fills_again_when_it_moves() -> None:
         one = lane(running=1, queued=1000, bodies=1000, queue_seconds=60)
 
         async def work() -> None:
-            async with one.running():
+            async with place(one):
                 await asyncio.sleep(0)
 
         async def crowd(number: int) -> int:
@@ -288,11 +300,11 @@ def test_agencies_take_turns_and_one_that_floods_waits_behind_itself() -> None:
         order: list[str] = []
 
         async def take(whose: str) -> None:
-            async with one.running(whose):
+            async with place(one, whose):
                 order.append(whose)
                 await asyncio.sleep(0)
 
-        async with one.running():
+        async with place(one):
             wanted = ["loud"] * 6 + ["quiet", "calm", "quiet"]
             tasks = [asyncio.create_task(take(whose)) for whose in wanted]
             await asyncio.sleep(0)
@@ -307,7 +319,7 @@ def test_a_queue_that_one_agency_has_filled_has_room_for_one_of_another() -> Non
         one = lane(running=1, queued=3)
 
         async def take(whose: str) -> None:
-            async with one.running(whose):
+            async with place(one, whose):
                 await asyncio.sleep(0)
 
         wanted = ["loud"] * 5 + ["quiet"] * 2 + ["calm"]
@@ -324,7 +336,7 @@ def test_one_agency_does_not_hold_all_places() -> None:
         over = asyncio.Event()
 
         async def hold(whose: str) -> None:
-            async with one.running(whose):
+            async with place(one, whose):
                 order.append(whose)
                 await over.wait()
 
@@ -351,7 +363,7 @@ def test_a_queue_that_stands_still_lets_nobody_in_who_would_be_told_late() -> No
                 await one.enter()
             return loop.time()
 
-        async with one.running():
+        async with place(one):
             first, second, third = await asyncio.gather(wait(0.0), wait(0.3), wait(0.6))
         return third - first, second - third
 
@@ -375,6 +387,24 @@ def test_what_is_wrong_is_said_while_the_api_is_full() -> None:
         return statuses
 
     assert asyncio.run(scenario()) == [503, 400, 401]
+
+
+def test_who_is_past_the_limit_is_told_so_while_the_api_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = RateLimits(requests_per_minute=1, sends_per_minute=0)
+    monkeypatch.setattr(stubs.SERVICES, "rate_limits", limits)
+    app = shapes_app(limits=Limits(handler_threads=4, queued_requests=0))
+
+    async def scenario() -> list[int]:
+        tasks = await occupy(app, 3)
+        statuses = [(await ask_async(app)).status]
+        for _ in range(2):
+            limits.spend(stubs.AGENCY, sending=False)
+        refused = await ask_async(app)
+        assert refused.headers["ratelimit"].startswith('"requests";r=0;t=')
+        await let_go(tasks)
+        return [*statuses, refused.status]
+
+    assert asyncio.run(scenario()) == [503, 429]
 
 
 def test_some_threads_are_always_reserved() -> None:

@@ -54,22 +54,23 @@ def test_who_has_used_up_the_requests_is_known_until_the_window_ends(monkeypatch
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
     limits = RateLimits(requests_per_minute=1, sends_per_minute=0, clock=lambda: now)
-    assert limits.known_to_exceed(AGENCY) == Usage()
+    assert limits.known_to_exceed(AGENCY) is None
     assert limits.spend(AGENCY, sending=False).retry_after is None
-    assert limits.known_to_exceed(AGENCY) == Usage()  # nobody has been refused yet
+    assert limits.known_to_exceed(AGENCY) is None  # nobody has been refused yet
     refused = limits.spend(AGENCY, sending=False)
     now += 20
     known = limits.known_to_exceed(AGENCY)
+    assert known is not None
     assert (known.quotas[0].remaining, known.retry_after) == (0, (refused.retry_after or 0) - 20)
-    assert limits.known_to_exceed(OTHER) == Usage()
+    assert limits.known_to_exceed(OTHER) is None
     now += 41
-    assert limits.known_to_exceed(AGENCY) == Usage()
+    assert limits.known_to_exceed(AGENCY) is None
 
 
 def test_who_has_used_up_only_the_sends_may_ask() -> None:
     limits = RateLimits(requests_per_minute=9, sends_per_minute=1)
     assert spend(limits, 2, sending=True)[-1].retry_after is not None
-    assert limits.known_to_exceed(AGENCY) == Usage()
+    assert limits.known_to_exceed(AGENCY) is None
 
 
 def test_a_limit_of_zero_is_none() -> None:
