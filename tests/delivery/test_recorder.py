@@ -12,8 +12,8 @@ from delivery.recorder import Ended, Recorder
 from persistence import attempts, conversations, outbox_work
 from persistence.attempts import Job
 from tenancy import transaction
-from tenancy.transaction import tenant_transaction, unbound_transaction
-from tests.agencies import Agency
+from tenancy.transaction import Database, tenant_transaction, unbound_transaction
+from tests.agencies import Agency, Urls
 from tests.delivery.conftest import Office, wait_until
 
 SIDS = [f"SM{number:032x}" for number in range(20)]
@@ -33,18 +33,21 @@ def ended(job: Job, outcome: Accepted | Unknown) -> Ended:
     return Ended(job, record, outcome if isinstance(outcome, Accepted) else None)
 
 
-def write(office: Office, all_ended: list[Ended], recorded: list[UUID] | None = None) -> list[UUID]:
+def write(office: Office, all_ended: list[Ended]) -> list[UUID]:
     """The messages in the order in which they were said to be written down."""
-    recorded = [] if recorded is None else recorded
-    told = recorded.append
+    recorded: list[UUID] = []
+    write_into(recorded, office.worker_database, all_ended)
+    return recorded
+
+
+def write_into(recorded: list[UUID], database: Database, all_ended: list[Ended]) -> None:
     recorder = Recorder(
-        database=office.worker_database, stopping=threading.Event(), recorded=lambda job: told(job.message_id)
+        database=database, stopping=threading.Event(), recorded=lambda job: recorded.append(job.message_id)
     )
     for one in all_ended:
         recorder.put(one)
     with recorder.running():
         pass
-    return recorded
 
 
 def test_many_acceptances_of_two_agencies_are_each_bound_to_their_own_message(
@@ -96,20 +99,24 @@ def test_what_waited_in_a_backup_is_looked_into_when_its_turn_comes_and_not_sent
 
 
 def test_a_conversation_that_somebody_holds_keeps_no_other_agency_waiting(
-    office: Office, agency: Agency, other_agency: Agency
+    urls: Urls, office: Office, agency: Agency, other_agency: Agency
 ) -> None:
     held = office.converse(other_agency)
     mine, theirs = office.queue(agency, office.converse(agency), "Hello"), office.queue(other_agency, held, "Hello")
     jobs = [*claim(office, agency, [mine]), *claim(office, other_agency, [theirs])]
     accepted = [ended(job, Accepted(sid, "queued")) for job, sid in zip(jobs, SIDS, strict=False)]
     recorded: list[UUID] = []
-    writing = threading.Thread(target=write, args=(office, accepted, recorded))
+    # As patient as this test: were it not for the recorder, mine would wait as long as theirs.
+    patience = "-c%20lock_timeout%3D120s%20-c%20statement_timeout%3D120s"
+    patient = Database(f"{urls.worker}?options={patience}", pool_size=3)
+    writing = threading.Thread(target=write_into, args=(recorded, patient, accepted))
     with tenant_transaction(office.database, other_agency.id) as holding:
         holding.execute(conversations.LOCK, conversation_id=held)
         writing.start()
         wait_until(lambda: mine in recorded)
         assert recorded == [mine]
     writing.join()
+    patient.close()
     assert recorded == [mine, theirs]
     assert [office.message(whose, one)["twilio_sid"] for whose, one in ((agency, mine), (other_agency, theirs))] == [
         SIDS[0],
