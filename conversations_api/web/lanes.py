@@ -186,16 +186,27 @@ class Lane:
         return False
 
     def _move(self, now: float) -> None:
+        """Somebody has been let in."""
         passed = now - self._moved_at
-        kept = math.exp(-max(passed / _SECONDS_BACK, 1 / _TURNS_BACK))
-        self._let_in = self._let_in * kept + 1
-        self._took = self._took * kept + passed
+        self._forget(max(passed / _SECONDS_BACK, 1 / _TURNS_BACK))
+        self._let_in += 1
+        self._took += passed
         self._moved_at = now
+
+    def _begin(self, now: float) -> None:
+        """Somebody is the first to wait: the pace of long ago is not that of now."""
+        self._forget((now - self._moved_at) / _SECONDS_BACK)
+        self._moved_at = now
+
+    def _forget(self, much: float) -> None:
+        kept = math.exp(-much)
+        self._let_in *= kept
+        self._took *= kept
 
     async def _wait(self, whose: Hashable) -> None:
         loop = asyncio.get_running_loop()
         if not self._queue:
-            self._moved_at = loop.time()
+            self._begin(loop.time())
         if self._is_hopeless(whose, loop.time()):
             raise Problem("overloaded")
         turn = loop.create_future()

@@ -272,7 +272,8 @@ def test_who_would_wait_too_long_as_fast_as_the_queue_moves_is_told_at_once() ->
     assert sum(told) > 20
 
 
-def test_a_queue_that_stood_still_fills_again_when_it_moves() -> None:
+@pytest.mark.parametrize(("ago", "let_in"), [(0.0, 2), (10.0, 100)], ids=["a moment ago", "long ago"])
+def test_a_queue_that_stood_still_fills_again_when_it_moves_or_has_been_empty(ago: float, let_in: int) -> None:
     async def scenario() -> list[int]:
         one = lane(running=1, queued=1000, bodies=1000, queue_seconds=60)
 
@@ -284,14 +285,15 @@ def test_a_queue_that_stood_still_fills_again_when_it_moves() -> None:
             results = await asyncio.gather(*(work() for _ in range(number)), return_exceptions=True)
             return sum(each is None for each in results)
 
-        one._took, one._let_in = 60.0, 1.0  # as if nothing had moved for as long as anybody may wait here
+        # As if nothing had moved for as long as anybody may wait here.
+        one._took, one._let_in, one._moved_at = 60.0, 1.0, asyncio.get_running_loop().time() - ago
         before = await crowd(100)
         for _ in range(200):
             await crowd(2)
         return [before, await crowd(100)]
 
     # The first runs, the second is always let into the queue: that is how the lane learns.
-    assert asyncio.run(scenario()) == [2, 100]
+    assert asyncio.run(scenario()) == [let_in, 100]
 
 
 def test_agencies_take_turns_and_one_that_floods_waits_behind_itself() -> None:
