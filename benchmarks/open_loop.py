@@ -7,6 +7,7 @@ is left is counted as not sent, and says that more was asked for than this clien
 import asyncio
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -90,7 +91,9 @@ class Client:
     most_connections: int
     replies: list[Reply] = field(default_factory=list)
     latest: float = 0.0
-    _idle: list[Connection] = field(default_factory=list)
+    # The one that has been idle for longest is next, as where many people ask: were it the one that has just answered,
+    # the process that refuses fastest would be asked most.
+    _idle: deque[Connection] = field(default_factory=deque)
     _open: int = 0
 
     async def at_rate(self, rate: float, seconds: float, make: Callable[[int], Request]) -> None:
@@ -145,7 +148,7 @@ class Client:
 
     def _take(self) -> Connection | None:
         while self._idle:
-            connection = self._idle.pop()
+            connection = self._idle.popleft()
             if connection.is_open:
                 return connection
             self._open -= 1

@@ -5,17 +5,17 @@ each has its own lane. Webhooks and the rest of the API share the threads of the
 that are reserved for the other: anybody may post to a webhook's address. What is free beyond that goes to webhooks
 first. No lane has more places than there are threads and connections, so that nothing waits once it has its place.
 
-Within a lane the agencies take turns, and none holds all places: one that floods waits behind itself.
+Within a lane the agencies take turns, and none holds most of the places: one that floods waits behind itself.
 """
 
 import asyncio
-import math
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from conversations_api.web.contract import Operation
+from conversations_api.web.turns import Pace, Turns
 from handlers.problems import Problem
 
 
@@ -50,12 +50,11 @@ class Limits:
 
 
 # Who would wait for more than this part of the longest wait, at the pace of the queue, is told at once: the pace is an
-# estimate, and whoever is let in should not be told when the time is over. A webhook has all of it.
-_LIKELY = 0.4
-# How many seconds, and how many who were let in, are looked back upon for the pace of a queue: places come free in
-# bunches, and a second is what is at stake.
-_SECONDS_BACK = 0.5
-_TURNS_BACK = 50
+# estimate, and whoever is let in should not be told when the time is over. A longer queue serves no more requests, only
+# later ones. A webhook has all of it: Twilio does not come again.
+_LIKELY = 0.1
+# An agency holds at most one of so many places of the API: another's request shares the processor with what runs.
+_SHARES = 3
 
 
 @dataclass
@@ -72,76 +71,35 @@ class Places:
                 return
 
 
-class _Queue:
-    """Who waits, by whose they are: the next one is of whoever has gone longest without a turn."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}  # in the order of turns
-        self._total = 0
-
-    def __len__(self) -> int:
-        return self._total
-
-    def of(self, whose: Hashable) -> int:
-        """How many of theirs wait."""
-        return len(self._waiting.get(whose, ()))
-
-    def ahead_of(self, whose: Hashable) -> int:
-        """How many would have their turn before one who joined now."""
-        mine = self.of(whose)
-        return sum(min(len(theirs), mine + 1) for each, theirs in self._waiting.items() if each != whose) + mine
-
-    def join(self, whose: Hashable, turn: "asyncio.Future[None]") -> None:
-        self._waiting.setdefault(whose, deque()).append(turn)
-        self._total += 1
-
-    def leave(self, whose: Hashable, turn: "asyncio.Future[None]") -> None:
-        """Give up; nothing where the turn has come."""
-        if turn in self._waiting.get(whose, ()):
-            self._waiting[whose].remove(turn)
-            self._total -= 1
-            if not self._waiting[whose]:
-                del self._waiting[whose]
-
-    def agencies(self) -> list[Hashable]:
-        """In the order of their turns."""
-        return list(self._waiting)
-
-    def next_of(self, whose: Hashable) -> "asyncio.Future[None]":
-        """Theirs that has waited longest; the next turn is another's."""
-        theirs = self._waiting.pop(whose)
-        self._total -= 1
-        turn = theirs.popleft()
-        if theirs:
-            self._waiting[whose] = theirs
-        return turn
-
-
 class Lane:
     """So many requests at once, so many waiting, agencies in turn and those of one in their order, none longer than it
     may; the rest is shed.
 
     What would wait for too long, as fast as the queue moves, is not let in: it is told at once, and not when its time
-    is over. No agency holds more than all but `spare` places at once.
+    is over. No agency holds more than `of_one` places at once.
     """
 
     def __init__(
-        self, places: Places, *, running: int, spare: int = 0, queued: int, likely: float = 1.0, limits: Limits
+        self,
+        places: Places,
+        *,
+        running: int,
+        of_one: int | None = None,
+        queued: int,
+        likely: float = 1.0,
+        limits: Limits,
     ) -> None:
         self._places = places
         places.lanes.append(self)
         self._running = Counter[Hashable]()
         self._most_running = running
-        self._most_of_one = max(1, running - spare)
-        self._queue = _Queue()
+        self._most_of_one = running if of_one is None else of_one
+        self._queue = Turns()
         self._queued = queued
         self._likely = likely
         self._reading = 0
         self._limits = limits
-        # How many were let in lately while somebody waited, in how many seconds, and when the latest one was.
-        self._let_in = 0.0
-        self._took = 0.0
-        self._moved_at = 0.0
+        self._pace = Pace()
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -158,7 +116,7 @@ class Lane:
         """Take a place, for whom it outlives. Raises Problem `overloaded`."""
         if self._may_run(whose):
             if self._queue:  # of another, who holds all that it may
-                self._move(asyncio.get_running_loop().time())
+                self._pace.moved(asyncio.get_running_loop().time())
             self._take(whose)
         else:
             await self._wait(whose)
@@ -181,32 +139,14 @@ class Lane:
                 if not turn.done():
                     self._take(whose)
                     turn.set_result(None)
-                    self._move(asyncio.get_running_loop().time())
+                    self._pace.moved(asyncio.get_running_loop().time())
                     return True
         return False
-
-    def _move(self, now: float) -> None:
-        """Somebody has been let in."""
-        passed = now - self._moved_at
-        self._forget(max(passed / _SECONDS_BACK, 1 / _TURNS_BACK))
-        self._let_in += 1
-        self._took += passed
-        self._moved_at = now
-
-    def _begin(self, now: float) -> None:
-        """Somebody is the first to wait: the pace of long ago is not that of now."""
-        self._forget((now - self._moved_at) / _SECONDS_BACK)
-        self._moved_at = now
-
-    def _forget(self, much: float) -> None:
-        kept = math.exp(-much)
-        self._let_in *= kept
-        self._took *= kept
 
     async def _wait(self, whose: Hashable) -> None:
         loop = asyncio.get_running_loop()
         if not self._queue:
-            self._begin(loop.time())
+            self._pace.begin(loop.time())
         if self._is_hopeless(whose, loop.time()):
             raise Problem("overloaded")
         turn = loop.create_future()
@@ -226,10 +166,10 @@ class Lane:
     def _is_hopeless(self, whose: Hashable, now: float) -> bool:
         if len(self._queue) >= self._queued and (self._queued == 0 or self._queue.of(whose)):
             return True  # an agency of which nobody waits finds room in a queue that another has filled
-        if now - self._moved_at > self._limits.queue_seconds:
+        if self._pace.still(now) > self._limits.queue_seconds:
             return True
         # Where nobody is ahead the queue is learned from: it may be faster than it was.
-        expected = self._queue.ahead_of(whose) * self._took / max(1.0, self._let_in)
+        expected = self._queue.ahead_of(whose) * self._pace.seconds_of_a_turn()
         return expected > self._likely * self._limits.queue_seconds
 
     def _may_run(self, whose: Hashable) -> bool:
@@ -274,7 +214,7 @@ class Lanes:
         self._api = Lane(
             handlers,
             running=share,
-            spare=limits.reserved,
+            of_one=max(1, share // _SHARES),
             queued=limits.queued_requests,
             likely=_LIKELY,
             limits=limits,

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from starlette.types import ASGIApp
 
-from conversations_api.web.lanes import Lane, Limits, Places
+from conversations_api.web.lanes import Lane, Lanes, Limits, Places
 from handlers.problems import Problem
 from tenancy.rate_limits import RateLimits
 from tests.app import stubs
@@ -31,9 +31,11 @@ async def post_hook(app: ASGIApp, number: int = 1) -> Reply:
     return await ask_async(app, f"/api/v1/hook/{number}", method="POST", headers=FORM, body=b"Body=x")
 
 
-def lane(*, running: int, queued: int = 1000, spare: int = 0, queue_seconds: float = 60, bodies: int = 1000) -> Lane:
+def lane(
+    *, running: int, queued: int = 1000, of_one: int | None = None, queue_seconds: float = 60, bodies: int = 1000
+) -> Lane:
     limits = Limits(queue_seconds=queue_seconds, bodies=bodies)
-    return Lane(Places(9), running=running, spare=spare, queued=queued, likely=0.4, limits=limits)
+    return Lane(Places(9), running=running, of_one=of_one, queued=queued, likely=0.4, limits=limits)
 
 
 @asynccontextmanager
@@ -286,7 +288,9 @@ def test_a_queue_that_stood_still_fills_again_when_it_moves_or_has_been_empty(ag
             return sum(each is None for each in results)
 
         # As if nothing had moved for as long as anybody may wait here.
-        one._took, one._let_in, one._moved_at = 60.0, 1.0, asyncio.get_running_loop().time() - ago
+        now = asyncio.get_running_loop().time()
+        one._pace.begin(now - ago - 60)
+        one._pace.moved(now - ago)
         before = await crowd(100)
         for _ in range(200):
             await crowd(2)
@@ -333,7 +337,7 @@ def test_a_queue_that_one_agency_has_filled_has_room_for_one_of_another() -> Non
 
 def test_one_agency_does_not_hold_all_places() -> None:
     async def scenario() -> tuple[list[str], list[str]]:
-        one = lane(running=3, spare=1)
+        one = lane(running=3, of_one=2)
         order: list[str] = []
         over = asyncio.Event()
 
@@ -351,6 +355,23 @@ def test_one_agency_does_not_hold_all_places() -> None:
         return before, order
 
     assert asyncio.run(scenario()) == (["slow", "slow", "quiet"], ["slow", "slow", "quiet", "slow"])
+
+
+def test_an_agency_holds_a_third_of_the_places_of_the_api() -> None:
+    async def scenario() -> tuple[int, int]:
+        api = Lanes(Limits(handler_threads=12)).of()
+        loud = [asyncio.create_task(api.enter("loud")) for _ in range(20)]
+        await asyncio.sleep(0)
+        quiet = [asyncio.create_task(api.enter(f"quiet {number}")) for number in range(20)]
+        await asyncio.sleep(0)
+        held = sum(task.done() for task in loud), sum(task.done() for task in quiet)
+        for task in [*loud, *quiet]:
+            task.cancel()
+        await asyncio.gather(*loud, *quiet, return_exceptions=True)
+        return held
+
+    # Of 12 threads 3 are those of webhooks.
+    assert asyncio.run(scenario()) == (3, 6)
 
 
 def test_a_queue_that_stands_still_lets_nobody_in_who_would_be_told_late() -> None:
