@@ -3,24 +3,29 @@
 Row-level security is what keeps agencies apart. That every statement also names `agency_id = :agency_id` is
 the second wall, and what routes a query to one shard; the value comes from the connection, never from a caller.
 
-Statements are constants that can be pasted into psql. psycopg2 puts the values in before it sends them, so
-`cast(:x as uuid) is null or ...` costs nothing: the planner sees a constant and drops the clause. For the same reason
-several of them can go out in one string: a round trip costs more than most statements do.
+Statements are constants that can be pasted into psql. psycopg2 puts the values in before it sends them, so several of
+them can go out in one string: a round trip costs more than most statements do. Where the connection is a session of the
+server, it knows them by name (see persistence.prepared).
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy
 from sqlalchemy import TextClause
 from sqlalchemy.dialects.postgresql import psycopg2
 
+from persistence.prepared import Prepared, find
+
+# In the `info` of a pooled connection that is a session: the names of what has been prepared in it.
+PREPARED = "faro_prepared"
 # The execution option under which the part of a string stands that holds no values.
 SHOWN = "faro_shown"
+_T = TypeVar("_T")
 _DIALECT = psycopg2.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -40,19 +45,21 @@ class Transaction:
         self._preamble = preamble
         self._together = together
         self._following: list[str] = []
+        self._asked_for: list[Prepared] = []
         self.has_begun = False
 
     def run(self, statement: TextClause, parameters: Mapping[str, Any]) -> sqlalchemy.CursorResult[Any]:
         """Send what is pending, then the statement; its result."""
-        shown = text = driver_text(statement)
+        text = self._wording(statement, parameters)
         if self._pending:
             text = self._after_pending(text)
-        return self._execute(self._preamble + text, parameters, shown=shown)
+        return self._execute(self._preamble + text, parameters, shown=driver_text(statement))
 
     def run_later(self, statement: TextClause, parameters: Mapping[str, Any]) -> None:
         """Send the statement with the next one, or with the commit; what is wrong with it comes to light there."""
+        text = self._wording(statement, parameters)
         with closing(self._connection.connection.cursor()) as cursor:
-            filled_in: bytes = cursor.mogrify(driver_text(statement), parameters)
+            filled_in: bytes = cursor.mogrify(text, parameters)
         self.run_text_later(filled_in.decode("utf-8").replace("%", "%%"))
 
     def run_after_commit(self, statement: TextClause) -> None:
@@ -97,21 +104,51 @@ class Transaction:
             self._execute(each, {})
         return text
 
+    def _wording(self, statement: TextClause, parameters: Mapping[str, Any]) -> str:
+        """The statement, or its name where the session knows it from now on."""
+        known: set[str] | None = self._connection.info.get(PREPARED)
+        prepared = None if known is None else find(statement, parameters)
+        if prepared is None or known is None:
+            return driver_text(statement)
+        self._asked_for.append(prepared)
+        if prepared.name not in known:
+            self._reaching(self._prepare, may_repeat=self._may_repeat)
+        return prepared.execute
+
+    def _prepare(self) -> None:
+        """Make known to the session what has been asked for: it stays, whatever becomes of the transaction."""
+        known: set[str] | None = self._connection.info.get(PREPARED)
+        for prepared in self._asked_for:
+            if known is not None and prepared.name not in known:
+                self._connection.exec_driver_sql(prepared.prepare.replace("%", "%%"))
+                known.add(prepared.name)
+
     def _execute(
         self, text: str, parameters: Mapping[str, Any], *, shown: str = "", may_repeat: bool = True
     ) -> sqlalchemy.CursorResult[Any]:
         # What is pending has its values in it: only what is shown may be repeated to anybody, as to a trace.
         options = {SHOWN: shown}
-        may_repeat = may_repeat and (bool(self._preamble) or not self.has_begun)
+        may_repeat = may_repeat and self._may_repeat
         self.has_begun = True
+        return self._reaching(
+            lambda: self._connection.exec_driver_sql(text, parameters, execution_options=options), may_repeat=may_repeat
+        )
+
+    @property
+    def _may_repeat(self) -> bool:
+        """Nothing was begun, or nothing is changed."""
+        return bool(self._preamble) or not self.has_begun
+
+    def _reaching(self, send: Callable[[], _T], *, may_repeat: bool) -> _T:
+        """Send; once more, on a new connection, where this one had died in the pool."""
         try:
-            return self._connection.exec_driver_sql(text, parameters, execution_options=options)
+            return send()
         except sqlalchemy.exc.DBAPIError as error:
             if not may_repeat or not error.connection_invalidated:
                 raise
-        # The connection had died in the pool. Nothing was begun on it, or nothing is changed: once more, on a new one.
         self._connection.rollback()
-        return self._connection.exec_driver_sql(text, parameters, execution_options=options)
+        self._prepare()
+        return send()
 
 
 @dataclass(frozen=True, slots=True)

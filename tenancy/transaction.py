@@ -9,6 +9,7 @@ Citus passes a binding on to its workers only where it stands alone or with BEGI
 (docs/decisions/0002-transaction-local-binding.md).
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -21,13 +22,13 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
-from persistence.connection import TenantConnection, Transaction, UnboundConnection
+from persistence.connection import PREPARED, TenantConnection, Transaction, UnboundConnection
+from tenancy import checkins, driver_errors
+
+logger = logging.getLogger(__name__)
 
 POOL_TIMEOUT_SECONDS = 1.0
 CONNECT_TIMEOUT_SECONDS = 2
-# Deadlock, and serialization failure: the server has rolled back. Who waited for a lock in vain (55P03) is not among
-# them: the lock is still held, and the time for waiting used up.
-CONFLICTS = frozenset({"40P01", "40001"})
 # A peer that acknowledges nothing for ten seconds is gone, and the kernel ends the connection; while we wait for an
 # answer it is asked whether it is there. Of a server that is merely stopped the kernel acknowledges all.
 TCP_TIMEOUTS: Mapping[str, Any] = {
@@ -58,6 +59,7 @@ class Database:
         `autocommit` SQLAlchemy begins transactions (for migrations)."""
         self.pool_size = pool_size
         self.is_distributed = False
+        self.prepares = True  # statements, in sessions of the server (see persistence.prepared)
         self.engine = sqlalchemy.create_engine(
             driver_url(url),
             pool_size=pool_size,
@@ -71,9 +73,9 @@ class Database:
             connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, **TCP_TIMEOUTS},
         )
         event.listen(self.engine, "connect", self._look)
-        event.listen(self.engine, "checkin", _drop_unless_idle)
+        event.listen(self.engine, "checkin", checkins.drop_unless_idle)
         if check_bindings:
-            event.listen(self.engine, "checkin", _assert_unbound)
+            event.listen(self.engine, "checkin", checkins.assert_unbound)
 
     @property
     def connections_in_use(self) -> int:
@@ -84,11 +86,24 @@ class Database:
         """Close the pooled connections."""
         self.engine.dispose()
 
-    def _look(self, driver_connection: "psycopg2.extensions.connection", _record: object) -> None:
+    def prepare_no_more(self) -> None:
+        """What was prepared is not there: somebody between us and the server gives transactions to other sessions, and
+        does not let it be seen."""
+        self.prepares = False
+        logger.warning("prepared_statements_off")
+        # In the new connections nothing is asked for by its name.
+        self.engine.dispose()
+
+    def _look(
+        self, driver_connection: "psycopg2.extensions.connection", record: sqlalchemy.pool.ConnectionPoolEntry
+    ) -> None:
         with driver_connection.cursor() as cursor:
-            cursor.execute("select exists (select 1 from pg_extension where extname = 'citus')")
-            row = cursor.fetchone()
-        self.is_distributed = row is not None and bool(row[0])
+            cursor.execute("select exists (select 1 from pg_extension where extname = 'citus'), pg_backend_pid()")
+            self.is_distributed, backend = cast("tuple[bool, int]", cursor.fetchone())
+        # A pooler says of itself who answers, and hands the next transaction to another session of the server.
+        is_session = backend == driver_connection.info.backend_pid
+        if is_session and self.prepares and not self.is_distributed:
+            record.info[PREPARED] = set()
         if not driver_connection.autocommit:
             driver_connection.rollback()
 
@@ -121,13 +136,13 @@ def tenant_transaction(database: Database, agency_id: UUID, *, read_only: bool =
     with _connection(database) as connection:
         together = not database.is_distributed
         if read_only and together:
-            with _reported():
+            with _reported(database, connection):
                 preamble = f"SET TRANSACTION READ ONLY; {binding}; "
                 yield TenantConnection(agency_id, Transaction(connection, preamble=preamble))
         else:
             begin = "BEGIN READ ONLY" if read_only else "BEGIN"
             transaction = Transaction(connection, opening=f"{begin}; {binding}", together=together)
-            with _ended(connection, transaction, read_only=read_only):
+            with _ended(database, connection, transaction, read_only=read_only):
                 yield TenantConnection(agency_id, transaction)
 
 
@@ -139,11 +154,11 @@ def unbound_transaction(database: Database, *, read_only: bool = False) -> Itera
     """
     with _connection(database) as connection:
         if read_only:
-            with _reported():
+            with _reported(database, connection):
                 yield UnboundConnection(Transaction(connection, preamble="SET TRANSACTION READ ONLY; "))
         else:
             transaction = Transaction(connection, opening="BEGIN", together=not database.is_distributed)
-            with _ended(connection, transaction, read_only=False):
+            with _ended(database, connection, transaction, read_only=False):
                 yield UnboundConnection(transaction)
 
 
@@ -205,16 +220,18 @@ def _connection(database: Database) -> Iterator[sqlalchemy.Connection]:
 
 
 @contextmanager
-def _ended(connection: sqlalchemy.Connection, transaction: Transaction, *, read_only: bool) -> Iterator[None]:
+def _ended(
+    database: Database, connection: sqlalchemy.Connection, transaction: Transaction, *, read_only: bool
+) -> Iterator[None]:
     """Commit at the end, or roll back."""
     try:
-        with _reported():
+        with _reported(database, connection):
             yield
             if connection.invalidated:
                 raise DatabaseUnavailable
             if transaction.has_begun and _status(connection) == TRANSACTION_STATUS_INERROR:
                 raise RuntimeError("a statement failed and was passed over; PostgreSQL would commit nothing")
-        _commit(connection, transaction, read_only=read_only)
+        _commit(database, connection, transaction, read_only=read_only)
     except BaseException:
         _roll_back(connection)
         raise
@@ -234,49 +251,38 @@ def _status(connection: sqlalchemy.Connection) -> int:
 
 
 @contextmanager
-def _reported() -> Iterator[None]:
+def _reported(database: Database, connection: sqlalchemy.Connection) -> Iterator[None]:
     try:
         yield
-    except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
-        raise _nothing_changed(error) from error
+    except sqlalchemy.exc.DBAPIError as error:
+        if not driver_errors.is_the_databases(error):
+            raise
+        raise _nothing_changed(database, connection, error) from error
 
 
-def _nothing_changed(error: sqlalchemy.exc.DBAPIError) -> DatabaseUnavailable:
-    sqlstate = getattr(error.orig, "pgcode", None)
-    return Conflict() if sqlstate in CONFLICTS else DatabaseUnavailable()
+def _nothing_changed(
+    database: Database, connection: sqlalchemy.Connection, error: sqlalchemy.exc.DBAPIError
+) -> DatabaseUnavailable:
+    if driver_errors.is_outdated(error):
+        connection.invalidate()  # a new one prepares anew
+    elif driver_errors.is_not_prepared(error):
+        database.prepare_no_more()
+    elif not driver_errors.is_conflict(error):
+        return DatabaseUnavailable()
+    return Conflict()
 
 
-def _commit(connection: sqlalchemy.Connection, transaction: Transaction, *, read_only: bool) -> None:
+def _commit(
+    database: Database, connection: sqlalchemy.Connection, transaction: Transaction, *, read_only: bool
+) -> None:
     try:
         transaction.commit()
-    except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
+    except sqlalchemy.exc.DBAPIError as error:
+        if not driver_errors.is_the_databases(error):
+            raise
         # A transaction that is over has committed, and what follows failed; or nobody knows. Else it is still there.
         unknown = error.connection_invalidated or (
             transaction.has_following and _status(connection) == TRANSACTION_STATUS_IDLE
         )
         unknown = unknown and not read_only
-        raise (OutcomeUnknown() if unknown else _nothing_changed(error)) from error
-
-
-def _drop_unless_idle(
-    driver_connection: "psycopg2.extensions.connection | None", record: sqlalchemy.pool.ConnectionPoolEntry
-) -> None:
-    """However it came back: nobody gets a connection with a transaction open on it."""
-    if driver_connection is not None and driver_connection.get_transaction_status() != TRANSACTION_STATUS_IDLE:
-        record.invalidate()
-
-
-def _assert_unbound(
-    driver_connection: "psycopg2.extensions.connection | None", record: sqlalchemy.pool.ConnectionPoolEntry
-) -> None:
-    if driver_connection is None:  # it broke: nobody gets it again
-        return
-    try:
-        with driver_connection.cursor() as cursor:
-            cursor.execute("select current_setting('app.agency_id', true)")
-            row = cursor.fetchone()
-    except (psycopg2.OperationalError, psycopg2.InterfaceError):  # it has just broken
-        record.invalidate()
-        return
-    if row is None or row[0]:
-        raise AssertionError("a connection came back to the pool with an agency bound")
+        raise (OutcomeUnknown() if unknown else _nothing_changed(database, connection, error)) from error

@@ -1,6 +1,7 @@
 """The hot statements keep their plans under row-level security: as many rows as a page holds, whoever is asked about.
 
-An agency with a score of conversations and one with thousands share the tables and the statistics.
+An agency with a score of conversations and one with thousands share the tables and the statistics, and what is
+prepared also one plan, made for values that nobody knows yet.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from sqlalchemy import TextClause, event, text
 from sqlalchemy.engine import make_url
 
 from persistence import attempts, conversations, messages
+from persistence.connection import driver_text
+from persistence.prepared import find
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import Agency, Urls
 
@@ -46,8 +49,8 @@ FILL_THREAD = """
 """
 
 
-@pytest.fixture
-def database(urls: Urls, agency: Agency, other_agency: Agency) -> Iterator[Database]:
+@pytest.fixture(params=["force_custom_plan", "force_generic_plan"])
+def database(request: pytest.FixtureRequest, urls: Urls, agency: Agency, other_agency: Agency) -> Iterator[Database]:
     """`agency` has many conversations and a long thread, `other_agency` few."""
     connection = psycopg2.connect(make_url(urls.superuser).set(drivername="postgresql").render_as_string(False))
     with connection, connection.cursor() as cursor:
@@ -57,7 +60,8 @@ def database(urls: Urls, agency: Agency, other_agency: Agency) -> Iterator[Datab
                 cursor.execute(statement, {**values, "rows": rows})
         cursor.execute("analyze contacts, conversations, messages")
     connection.close()
-    pool = Database(urls.app, pool_size=1, check_bindings=True)
+    url = make_url(urls.app).update_query_dict({"options": f"-c plan_cache_mode={request.param}"})
+    pool = Database(url.render_as_string(False), pool_size=1, check_bindings=True)
     yield pool
     pool.close()
 
@@ -70,9 +74,13 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def plan_of(database: Database, agency: Agency, statement: TextClause, **parameters: Any) -> list[dict[str, Any]]:
     """The plan's nodes, with what each of them really read."""
-    explained = text("explain (analyze, format json) " + statement.text)
-    with tenant_transaction(database, agency.id, read_only=True) as connection:
-        return list(nodes(connection.execute(explained, **parameters).scalar_one()[0]["Plan"]))
+    with tenant_transaction(database, agency.id) as connection:
+        connection.execute(statement, **parameters)  # from now on it is asked for by its name, if it has one
+        values = {**parameters, "agency_id": agency.id}
+        prepared = find(statement, values)
+        wording = driver_text(statement) if prepared is None else prepared.execute
+        explained = connection.connection.exec_driver_sql(f"explain (analyze, format json) {wording}", values)
+        return list(nodes(explained.scalar_one()[0]["Plan"]))
 
 
 def list_plan(database: Database, agency: Agency, **parameters: Any) -> list[dict[str, Any]]:
@@ -138,7 +146,7 @@ def test_a_backlog_is_not_joined_with_all_conversations_of_its_agency(
     event.listen(worker.engine, "before_cursor_execute", lambda _c, _k, text_, values, *_: sent.append((text_, values)))
     with tenant_transaction(worker, agency.id) as connection:
         assert len(attempts.list_jobs(connection, message_ids=message_ids)) == 16
-        [(statement, values)] = sent
+        [_, (statement, values)] = sent  # it is prepared first
         set_local, _, select = statement.rpartition("; ")
         assert set_local.endswith("SET LOCAL join_collapse_limit = 1; SET LOCAL enable_mergejoin = off")
         explained = connection.connection.exec_driver_sql(f"explain (analyze, format json) {select}", values)
