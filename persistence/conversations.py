@@ -18,7 +18,8 @@ from persistence.errors import (
 )
 from persistence.paging import Position, encode_cursor
 
-# The page is cut before contacts and channels are joined: the other way round costs a hundred times as much.
+# The page is cut before contacts and channels are joined: the other way round costs a hundred times as much. One row
+# more than was asked for says whether there is a next page.
 # WhatsApp takes free-form content within 24 hours of the contact's last message only
 # (https://www.twilio.com/docs/whatsapp/key-concepts#the-24-hour-messaging-window).
 # There is one row without an id when there is no conversation to show. Each conversation is written as the contract has
@@ -68,7 +69,7 @@ LIST_PAGE = text("""
         and (cast(:status as text) is null or status = :status)
         and (cast(:before_at as timestamptz) is null or (last_message_at, id) < (:before_at, cast(:before_id as uuid)))
         order by last_message_at desc, id desc
-        limit :limit
+        limit :limit + 1
         offset :offset
     ) page on true
     left join contacts on contacts.agency_id = :agency_id and contacts.id = page.contact_id
@@ -200,7 +201,7 @@ def list_page(
         status=status,
         before_at=before_at,
         before_id=before_id,
-        limit=limit + 1,
+        limit=limit,
         offset=offset,
     ).all()
     total = rows[0].total

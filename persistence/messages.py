@@ -38,7 +38,8 @@ FIND_PLACE = text("""
     and conversations.id = :conversation_id
 """)
 
-# Each message as the contract writes it (see persistence.json_text); what `_record` makes of one, in SQL.
+# Each message as the contract writes it (see persistence.json_text); what `_record` makes of one, in SQL. One more than
+# was asked for says whether there are earlier ones.
 LIST_PAGE = text("""
     select page.id::text as id, row_to_json(page)::text as record
     from (
@@ -68,7 +69,7 @@ LIST_PAGE = text("""
             ),
             cast(:before as uuid)))
         order by messages.sent_at desc, messages.id desc
-        limit :limit
+        limit :limit + 1
     ) page
     order by page.sent_at desc, page.id desc
 """)
@@ -174,7 +175,7 @@ def list_page(connection: TenantConnection, *, conversation_id: UUID, limit: int
 
     Raises ConversationNotFound, and InvalidFields when `before` is not a message of this conversation.
     """
-    rows = connection.execute(LIST_PAGE, conversation_id=conversation_id, before=before, limit=limit + 1).all()
+    rows = connection.execute(LIST_PAGE, conversation_id=conversation_id, before=before, limit=limit).all()
     if not rows:  # rare, and only then is there a question why
         _require_place(connection, conversation_id, before)
     more = len(rows) > limit

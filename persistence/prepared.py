@@ -19,11 +19,12 @@ from typing import Any
 from sqlalchemy import TextClause
 
 # Bounded: whoever asks for pages of every length and kind does not fill the server's memory with plans.
-USUAL_LIMITS = frozenset({10, 20, 25, 50, 100})
+USUAL_LIMITS = frozenset({1, 10, 20, 25, 50, 100})
 
 _PREPARABLE = re.compile(r"\s*(?:select|insert|update|delete|with)\b")
 _OPTIONAL = re.compile(r"\(cast\(:(\w+) as \w+\) is null or ")
-_LIMIT = re.compile(r"\blimit :limit\b(?:\s+offset :offset\b)?")
+_LIMIT = re.compile(r"\blimit :limit\b")
+_OFFSET = re.compile(r"\boffset :offset\b")
 # As sqlalchemy.text finds them: neither a cast (`::`) nor the middle of a word.
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
 
@@ -72,7 +73,7 @@ def _shape(statement: TextClause) -> _Shape:
 def _prepared(statement: TextClause, missing: frozenset[str], limit: int | None) -> Prepared:
     sql = _choose(statement.text, missing)
     if limit is not None:
-        sql = _LIMIT.sub(f"limit {limit}", sql)
+        sql = _OFFSET.sub("", _LIMIT.sub(f"limit {limit}", sql))
     names: dict[str, int] = {}
     sql = _PARAMETER.sub(lambda found: f"${names.setdefault(found[1], len(names) + 1)}", sql)
     # By what it says: a name never stands for two statements, whatever release prepared it.
