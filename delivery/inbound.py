@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from delivery import opt_out_words
-from persistence import contacts, conversations, messages, storable_text
+from persistence import arrivals, conversations, messages, storable_text
 from persistence.connection import TenantConnection
-from persistence.conversations import AlreadyHere
 
 
 @dataclass(frozen=True)
@@ -24,20 +23,15 @@ class InboundMessage:
 
 def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMessage) -> bool:
     """Store the message with its contact and conversation, made if need be; False when it is here already."""
-    if messages.find_by_twilio_sid(connection, twilio_sid=message.twilio_sid) is not None:
-        return False
-    contact_id = contacts.upsert(
-        connection,
-        phone=storable_text.repair(message.sender.removeprefix("whatsapp:")),
-        name=storable_text.repair(message.profile_name) if message.profile_name else None,
-    )
-    conversation_id = conversations.upsert(connection, channel_id=channel_id, contact_id=contact_id)
-    # The conversation is locked now: another delivery of the same message has either ended or not begun.
     try:
-        sent_at = conversations.next_place(
-            connection, conversation_id=conversation_id, direction="inbound", twilio_sid=message.twilio_sid
+        conversation_id, sent_at = arrivals.receive(
+            connection,
+            channel_id=channel_id,
+            phone=storable_text.repair(message.sender.removeprefix("whatsapp:")),
+            name=storable_text.repair(message.profile_name) if message.profile_name else None,
+            twilio_sid=message.twilio_sid,
         )
-    except AlreadyHere:
+    except arrivals.AlreadyHere:
         return False
     # A customer's message cannot be refused: what cannot be stored of it is replaced, and the message says so.
     content = storable_text.repair(message.content)

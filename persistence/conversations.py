@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-import uuid_utils.compat as uuid_utils
 from sqlalchemy import text
 
-from persistence import agencies, conversation_counts, json_text
+from persistence import agencies, json_text
 from persistence.connection import TenantConnection
 from persistence.errors import (
     AgencySuspended,
@@ -95,36 +94,6 @@ LOCK_FOR_SENDING = text("""
     for no key update of conversations
 """)
 
-# An existing row is locked and comes back unchanged; one that is new takes its place in the list from its first
-# message, which is inserted next in the same transaction.
-UPSERT = text("""
-    insert into conversations (agency_id, id, location_id, channel_id, contact_id, last_message_at,
-        last_message_direction)
-    select agency_id, cast(:id as uuid), location_id, id, cast(:contact_id as uuid), '-infinity', 'inbound'
-    from channels
-    where agency_id = :agency_id
-    and id = :channel_id
-    on conflict (agency_id, channel_id, contact_id) do update
-    set status = conversations.status
-    returning id, location_id, last_message_at = '-infinity' as is_new
-""")
-
-# The time of a message is strictly later than the one before it, also when the clock is set back: the thread
-# keeps its order, and the preview never goes backwards. It is read first and then written: Citus takes a clock in an
-# update only as a value.
-NEXT_PLACE = text("""
-    select greatest(clock_timestamp(), last_message_at + interval '1 microsecond') as sent_at, status, location_id,
-        exists (
-            select 1
-            from messages
-            where messages.agency_id = :agency_id
-            and messages.twilio_sid = :twilio_sid) as is_here
-    from conversations
-    where agency_id = :agency_id
-    and id = :conversation_id
-    for no key update
-""")
-
 ADD_LAST_MESSAGE = text("""
     update conversations
     set last_message_at = :sent_at,
@@ -160,10 +129,6 @@ LOCK = text("""
     and id = :conversation_id
     for no key update
 """)
-
-
-class AlreadyHere(Exception):
-    """A message with this SID is stored: whoever brings it again has nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -253,34 +218,6 @@ def lock_for_sending(connection: TenantConnection, *, conversation_id: UUID, is_
     if row.window_closed and not is_template:
         raise WhatsAppWindowClosed
     return Sender(channel_id=row.channel_id, next_sent_at=row.next_sent_at)
-
-
-def upsert(connection: TenantConnection, *, channel_id: UUID, contact_id: UUID) -> UUID:
-    """The id of the one conversation of this channel and contact, locked until the transaction ends.
-
-    A new one, of the channel's location, has no message yet: insert one before the transaction ends.
-    """
-    row = connection.execute(UPSERT, id=uuid_utils.uuid7(), channel_id=channel_id, contact_id=contact_id).one()
-    if row.is_new:
-        conversation_counts.add_one(connection, location_id=row.location_id, status="open")
-    conversation_id: UUID = row.id
-    return conversation_id
-
-
-def next_place(
-    connection: TenantConnection, *, conversation_id: UUID, direction: str, twilio_sid: str | None = None
-) -> datetime:
-    """When the next message is sent or received, with the conversation locked until the transaction ends.
-
-    What a contact writes reopens a resolved conversation. Raises AlreadyHere when a message has this SID.
-    """
-    row = connection.execute(NEXT_PLACE, conversation_id=conversation_id, twilio_sid=twilio_sid).one()
-    if row.is_here:
-        raise AlreadyHere
-    if direction == "inbound" and row.status == "resolved":
-        conversation_counts.move_one(connection, location_id=row.location_id, status="open", from_status=row.status)
-    sent_at: datetime = row.sent_at
-    return sent_at
 
 
 def add_last_message(

@@ -196,7 +196,7 @@ def insert(
     conversation_id: UUID,
     direction: str,
     status: str,
-    sent_at: datetime | None = None,
+    sent_at: datetime,
     content: str = "",
     media: Sequence[dict[str, str | None]] = (),
     template: dict[str, Any] | None = None,
@@ -207,10 +207,8 @@ def insert(
     """The new message, last in its thread; the conversation's last-message columns go with it. It is sent with what
     comes next, or with the commit.
 
-    `sent_at` is its place, from `conversations.lock_for_sending` or `next_place`, if that has been asked already.
+    `sent_at` is its place, from `conversations.lock_for_sending` or `arrivals.receive`.
     """
-    if sent_at is None:
-        sent_at = conversations.next_place(connection, conversation_id=conversation_id, direction=direction)
     conversations.add_last_message(
         connection,
         conversation_id=conversation_id,

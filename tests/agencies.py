@@ -1,12 +1,13 @@
 """Agencies that look alike: the same names, numbers and phones in each, so that only agency_id tells rows apart."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import text
 
-from persistence import contacts, conversation_counts, conversations, messages
+from persistence import arrivals, conversation_counts, conversations, messages
 from persistence.connection import TenantConnection
 from tenancy.transaction import Database, tenant_transaction, unbound_transaction
 
@@ -96,17 +97,26 @@ def make_conversation(
     connection: TenantConnection, agency: Agency, *, phone: str = CONTACT_PHONE, content: str = "Hello", sid: str = ""
 ) -> UUID:
     """A contact writes over SMS: the conversation of that contact."""
-    contact_id = contacts.upsert(connection, phone=phone, name=None)
-    conversation_id = conversations.upsert(connection, channel_id=agency.sms_id, contact_id=contact_id)
+    twilio_sid = sid or f"SM{uuid_utils.uuid4().hex}"
+    conversation_id, sent_at = arrivals.receive(
+        connection, channel_id=agency.sms_id, phone=phone, name=None, twilio_sid=twilio_sid
+    )
     messages.insert(
         connection,
         conversation_id=conversation_id,
         direction="inbound",
         status="received",
+        sent_at=sent_at,
         content=content,
-        twilio_sid=sid or f"SM{uuid_utils.uuid4().hex}",
+        twilio_sid=twilio_sid,
     )
     return conversation_id
+
+
+def insert_message(connection: TenantConnection, *, conversation_id: UUID, **values: Any) -> dict[str, Any]:
+    """A message at the end of a thread."""
+    sender = conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
+    return messages.insert(connection, conversation_id=conversation_id, sent_at=sender.next_sent_at, **values)
 
 
 def set_status(connection: TenantConnection, status: str, conversation_id: UUID | str | None = None) -> None:

@@ -19,7 +19,7 @@ from persistence import conversations, messages, outbox
 from tenancy import transaction
 from tenancy.transaction import Database, tenant_transaction
 from tenancy.twilio_credentials import TwilioCredentials, generate_key
-from tests.agencies import ACCOUNT_SID, Agency, Urls, make_conversation
+from tests.agencies import ACCOUNT_SID, Agency, Urls, insert_message, make_conversation
 
 AUTH_TOKEN = "0123456789abcdef0123456789abcdef"
 # Nothing listens there: what these tests learn, they learn without callbacks.
@@ -65,7 +65,7 @@ class Office:
         """What POST does."""
         with tenant_transaction(self.database, agency.id) as connection:
             sender = conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=False)
-            message = messages.insert(
+            message = insert_message(
                 connection, conversation_id=conversation_id, direction="outbound", status="queued", content=content
             )
             outbox.insert(

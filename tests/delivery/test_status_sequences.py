@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from persistence import message_status, messages
 from tenancy.transaction import Database, tenant_transaction
-from tests.agencies import Agency, make_conversation
+from tests.agencies import Agency, insert_message, make_conversation
 
 REPORTED = ("queued", "sending", "sent", "delivered", "undelivered", "failed", "read")
 SEQUENCES = [sequence for length in range(1, 6) for sequence in itertools.product(REPORTED, repeat=length)]
@@ -68,7 +68,7 @@ def test_the_database_walks_every_sequence_the_same_way_and_erases_no_error(
 ) -> None:
     with tenant_transaction(database, other_agency.id) as connection:
         theirs = make_conversation(connection, other_agency)
-        untouched = messages.insert(connection, conversation_id=theirs, direction="outbound", status="queued")["id"]
+        untouched = insert_message(connection, conversation_id=theirs, direction="outbound", status="queued")["id"]
     with tenant_transaction(database, agency.id) as connection:
         conversation_id = make_conversation(connection, agency)
         ids = list(

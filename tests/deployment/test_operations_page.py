@@ -21,7 +21,7 @@ from persistence.connection import TenantConnection
 from tenancy import number_routing, twilio_credentials
 from tenancy.transaction import Database, session, tenant_transaction, unbound_transaction
 from tenancy.twilio_credentials import TwilioCredentials
-from tests.agencies import Agency, Urls, make_conversation
+from tests.agencies import Agency, Urls, insert_message, make_conversation
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def added(urls: Urls, other_agency: Agency) -> UUID:
 
 
 def queue(connection: TenantConnection, conversation_id: UUID, channel_id: UUID) -> UUID:
-    message = messages.insert(
+    message = insert_message(
         connection, conversation_id=conversation_id, direction="outbound", status="queued", content="Yes"
     )
     outbox.insert(

@@ -7,12 +7,14 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event
 
+from delivery import inbound
+from delivery.inbound import InboundMessage
 from handlers import conversations, messages
 from handlers.requests import Request
 from handlers.services import Services
 from tenancy.authentication import Claims
 from tenancy.rate_limits import RateLimits
-from tenancy.transaction import Database
+from tenancy.transaction import Database, tenant_transaction
 from tests.api_client import Api
 
 
@@ -50,3 +52,23 @@ def test_a_request_asks_the_database_so_often_and_no_more(api: Api, what: str, r
     ask(key if what == "replay" else key and str(uuid4()))
     database.close()
     assert len(asked) == round_trips
+
+
+def test_what_a_contact_writes_asks_the_database_twice_beside_whose_it_is(api: Api) -> None:
+    agency = api.new_agency()
+    database = Database(api.urls.app, pool_size=1)
+    asked: list[str] = []
+
+    def write(number: int) -> bool:
+        message = InboundMessage(twilio_sid=f"SM{number:032}", sender="+12025550123", content="Hello")
+        asked.clear()
+        with tenant_transaction(database, agency.id) as connection:
+            return inbound.store(connection, channel_id=agency.sms_id, message=message)
+
+    assert write(1)  # all of it is prepared now
+    event.listen(database.engine, "before_cursor_execute", lambda _c, _k, sql, *_: asked.append(sql))
+    assert write(2)
+    assert len(asked) == 2
+    assert not write(2)
+    assert len(asked) == 2
+    database.close()

@@ -8,11 +8,11 @@ import pytest
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import text
 
-from persistence import conversations, messages, paging
+from persistence import conversations, paging
 from persistence.connection import TenantConnection
 from persistence.errors import ContactOptedOut, ConversationForbidden, ConversationNotFound, WhatsAppWindowClosed
 from tenancy.transaction import Database, tenant_transaction
-from tests.agencies import CONTACT_PHONE, Agency, make_conversation, set_status
+from tests.agencies import CONTACT_PHONE, Agency, insert_message, make_conversation, set_status
 
 
 def _phones(count: int) -> list[str]:
@@ -161,7 +161,7 @@ def test_an_inbound_message_reopens_a_resolved_conversation_and_an_outbound_one_
     (conversation_id,) = _fill(database, agency, 1)
     with tenant_transaction(database, agency.id) as connection:
         set_status(connection, "resolved")
-        messages.insert(connection, conversation_id=conversation_id, direction="outbound", status="queued", content="a")
+        insert_message(connection, conversation_id=conversation_id, direction="outbound", status="queued", content="a")
         assert json.loads(conversations.get(connection, conversation_id=conversation_id))["status"] == "resolved"
         assert make_conversation(connection, agency, phone="+12025550100") == conversation_id
         record = json.loads(conversations.get(connection, conversation_id=conversation_id))

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from persistence import conversations, message_status, messages
 from persistence.errors import ConversationNotFound, InvalidFields, MessageNotFound
 from tenancy.transaction import Database, tenant_transaction
-from tests.agencies import Agency, Urls, make_conversation
+from tests.agencies import Agency, Urls, insert_message, make_conversation
 
 
 def _thread(database: Database, agency: Agency, count: int) -> tuple[UUID, list[UUID]]:
@@ -19,7 +19,7 @@ def _thread(database: Database, agency: Agency, count: int) -> tuple[UUID, list[
     with tenant_transaction(database, agency.id) as connection:
         conversation_id = make_conversation(connection, agency)
         for number in range(count - 1):
-            messages.insert(
+            insert_message(
                 connection,
                 conversation_id=conversation_id,
                 direction="outbound",
@@ -67,7 +67,7 @@ def test_a_message_that_arrives_between_pages_neither_repeats_nor_hides_one(data
     conversation_id, ids = _thread(database, agency, 6)
     with tenant_transaction(database, agency.id) as connection:
         first = messages.list_page(connection, conversation_id=conversation_id, limit=3, before=None)
-        messages.insert(connection, conversation_id=conversation_id, direction="outbound", status="queued", content="x")
+        insert_message(connection, conversation_id=conversation_id, direction="outbound", status="queued", content="x")
         second = messages.list_page(
             connection, conversation_id=conversation_id, limit=3, before=UUID(first.next_before)
         )
@@ -111,7 +111,7 @@ def test_a_message_takes_its_place_after_the_last_one_even_when_the_clock_was_se
                 where agency_id = :agency_id
                 returning last_message_at""")
         ).scalar_one()
-        message = messages.insert(
+        message = insert_message(
             connection, conversation_id=conversation_id, direction="outbound", status="queued", content="later"
         )
         record = json.loads(conversations.get(connection, conversation_id=conversation_id))
@@ -132,7 +132,7 @@ def test_the_database_moves_a_status_exactly_where_the_table_says(database: Data
             if source == "received":
                 continue  # of inbound messages only, which nothing moves
             for target in message_status.TRANSITIONS:
-                message = messages.insert(
+                message = insert_message(
                     connection, conversation_id=conversation_id, direction="outbound", status=source, content="x"
                 )
                 moved = messages.advance_status(connection, message_id=message["id"], status=target)

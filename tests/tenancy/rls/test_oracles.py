@@ -1,6 +1,7 @@
 """Another agency's row answers like a row that does not exist, whatever is tried with it, and stays as it is."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from uuid import UUID
 
 import psycopg2
@@ -8,16 +9,17 @@ import pytest
 import sqlalchemy
 from sqlalchemy import text
 
-from persistence import attempts, contacts, conversations, idempotency, messages, outbox, provider_events
+from persistence import arrivals, attempts, conversations, idempotency, messages, outbox, provider_events
 from persistence.connection import TenantConnection
 from persistence.errors import ConversationForbidden, ConversationNotFound, MessageNotFound
 from tenancy import number_routing
 from tenancy.transaction import Database, tenant_transaction, unbound_transaction
-from tests.agencies import Urls
+from tests.agencies import Urls, insert_message
 from tests.tenancy.rls import rows
 from tests.tenancy.rls.world import connect, store
 
 NOWHERE = UUID(int=404)
+_AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ ATTEMPTS: dict[str, tuple[str, Callable[[TenantConnection, UUID], object]]] = {
     "list a thread": ("conversations", lambda c, i: messages.list_page(c, conversation_id=i, limit=9, before=None)),
     "add to a thread": (
         "conversations",
-        lambda c, i: messages.insert(c, conversation_id=i, direction="inbound", status="received", content="Hello"),
+        lambda c, i: insert_message(c, conversation_id=i, direction="inbound", status="received", content="Hello"),
     ),
     "promote in a conversation": ("conversations", lambda c, i: outbox.promote_next(c, conversation_id=i)),
     "filter by location": (
@@ -140,12 +142,15 @@ def test_a_value_that_another_agency_has_is_free_to_use(filled: Urls) -> None:
     event = rows.row("provider_events", rows.B, "own")
     database = Database(filled.app, pool_size=1, check_bindings=True)
     with tenant_transaction(database, rows.A) as connection:
-        contact_id = contacts.upsert(connection, phone=theirs["contacts"]["phone"], name="Ours")
+        phone, channel_id = theirs["contacts"]["phone"], rows.key("channels", rows.A, "own")
+        sid = theirs["messages"]["twilio_sid"]
+        arrivals.receive(connection, channel_id=channel_id, phone=phone, name="Ours", twilio_sid=sid)
         message = messages.insert(
             connection,
             conversation_id=rows.key("conversations", rows.A, "own"),
             direction="inbound",
             status="received",
+            sent_at=_AT,
             twilio_sid=theirs["messages"]["twilio_sid"],
         )
         key = theirs["idempotency_keys"]["key"]
@@ -162,7 +167,7 @@ def test_a_value_that_another_agency_has_is_free_to_use(filled: Urls) -> None:
             payload={},
         )
     with tenant_transaction(database, rows.A) as connection:
-        found = connection.execute(text("select agency_id, name from contacts where id = :id"), id=contact_id).all()
+        found = connection.execute(text("select agency_id, name from contacts where phone = :phone"), phone=phone).all()
         assert found == [(rows.A, "Ours")]
         first = idempotency.find_first_answer(connection, key=key, fingerprint=b"\x01")
         assert first == idempotency.FirstAnswer("ours", message["id"])
