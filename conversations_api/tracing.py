@@ -186,8 +186,9 @@ def _statement_begins(_connection: Any, _cursor: Any, statement: str, _: Any, co
 
     if _tracer is None or not trace.get_current_span().is_recording():
         return
-    words = context.execution_options.get(SHOWN, statement).split() or ["begin"]
-    operation, table = words[0].lower(), _TABLE.search(statement)
+    shown = context.execution_options.get(SHOWN, statement)
+    words = shown.split() or ["begin"]
+    operation, table = words[0].lower(), _TABLE.search(shown)
     span = _tracer.start_span(f"{operation} {table[1]}" if table else operation, kind=trace.SpanKind.CLIENT)
     span.set_attribute("db.system.name", "postgresql")
     if operation != "begin":

@@ -101,7 +101,7 @@ def test_each_request_is_one_span_that_says_what_it_was_and_what_became_of_it(tr
 
 def test_the_statements_of_a_request_lie_in_its_span_as_they_are_written_in_the_code(traced: Traced) -> None:
     agency = traced.api.new_agency()
-    assert traced.api.of(agency).get("/conversations", limit=7).status == 200
+    assert traced.api.of(agency).get("/conversations", limit=20).status == 200
     [request] = traced.requests(1)
     statements = traced.statements()
     assert request.context is not None
@@ -135,8 +135,8 @@ def test_a_statement_that_fails_is_marked_without_the_words_of_the_error(
     words = secrets.token_hex(12)
     with pytest.raises(DataError, match=words), tracing._call("work"), unbound_transaction(database) as connection:
         connection.execute(text("select cast(:words as integer)"), words=words)
-    statement, rollback, _ = exporter.get_finished_spans()
-    assert (statement.name, rollback.name) == ("select", "rollback")
+    prepare, statement, rollback, _ = exporter.get_finished_spans()
+    assert (prepare.name, statement.name, rollback.name) == ("prepare", "select", "rollback")
     assert statement.status.status_code is StatusCode.ERROR
     assert attributes(statement)["error.type"] == "InvalidTextRepresentation"
     assert words not in everything(list(exporter.get_finished_spans()))

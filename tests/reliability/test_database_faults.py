@@ -92,6 +92,7 @@ def test_a_session_that_is_ended_in_the_middle_of_a_request_is_503_and_nothing_i
         agency = own.new_agency()
         conversation, key = own.converse(agency), str(uuid4())
         me = own.of(agency)
+        assert me.send(conversation, "before").status == 201  # what it sends is prepared now, and not by the next
         with ThreadPoolExecutor(1) as pool, cursor_of(urls.owner) as lock, cursor_of(urls.superuser) as operator:
             lock.execute("lock table outbox in access exclusive mode")
             waiting = pool.submit(me.send, conversation, "once", key=key)
