@@ -52,7 +52,7 @@ class Limits:
 # Who would wait for more than this part of the longest wait, at the pace of the queue, is told at once: the pace is an
 # estimate, and whoever is let in should not be told when the time is over. A longer queue serves no more requests, only
 # later ones. A webhook has all of it: Twilio does not come again.
-_LIKELY = 0.1
+_LIKELY = 0.2
 # An agency holds at most one of so many places of the API: another's request shares the processor with what runs.
 _SHARES = 3
 

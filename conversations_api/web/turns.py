@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Hashable
 
 # How many seconds, and how many who were let in, are looked back upon for the pace of a queue: places come free in
-# bunches, and a second is what is at stake.
+# bunches, and a second is what is at stake. Fewer than a bunch say little: one commit that takes long is not a pace.
 _SECONDS_BACK = 0.5
 _TURNS_BACK = 50
+_TURNS_AT_LEAST = 8.0
 
 
 class Turns:
@@ -80,7 +81,7 @@ class Pace:
 
     def seconds_of_a_turn(self) -> float:
         """0 where nothing has been seen yet."""
-        return self._took / max(1.0, self._let_in)
+        return self._took / max(_TURNS_AT_LEAST, self._let_in)
 
     def still(self, now: float) -> float:
         """For how long nobody has been let in."""

@@ -274,7 +274,7 @@ def test_who_would_wait_too_long_as_fast_as_the_queue_moves_is_told_at_once() ->
     assert sum(told) > 20
 
 
-@pytest.mark.parametrize(("ago", "let_in"), [(0.0, 2), (10.0, 100)], ids=["a moment ago", "long ago"])
+@pytest.mark.parametrize(("ago", "let_in"), [(0.0, 5), (10.0, 100)], ids=["a moment ago", "long ago"])
 def test_a_queue_that_stood_still_fills_again_when_it_moves_or_has_been_empty(ago: float, let_in: int) -> None:
     async def scenario() -> list[int]:
         one = lane(running=1, queued=1000, bodies=1000, queue_seconds=60)
@@ -296,7 +296,7 @@ def test_a_queue_that_stood_still_fills_again_when_it_moves_or_has_been_empty(ag
             await crowd(2)
         return [before, await crowd(100)]
 
-    # The first runs, the second is always let into the queue: that is how the lane learns.
+    # The first runs, and a few are let into the queue whatever it did: that is how the lane learns.
     assert asyncio.run(scenario()) == [let_in, 100]
 
 
