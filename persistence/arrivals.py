@@ -10,7 +10,8 @@ from sqlalchemy import text
 from persistence import conversation_counts
 from persistence.connection import TenantConnection
 
-# Nothing is written for a message that is here already, nor where nothing is new; the row is locked all the same.
+# Nothing is written for a message that is here already, nor where nothing is new; in the latter case the row is locked
+# all the same. So whoever brings the same message waits here, and each statement after this one sees what was stored.
 UPSERT_CONTACT = text("""
     insert into contacts (agency_id, id, phone, name)
     select :agency_id, cast(:id as uuid), :phone, :name
@@ -44,18 +45,6 @@ INSERT_CONVERSATION = text("""
     on conflict (agency_id, channel_id, contact_id) do nothing
 """)
 
-# Whoever waits for a lock goes on with what was there before it waited: the lock is taken by a statement of its own.
-LOCK_CONVERSATION = text("""
-    select conversations.id
-    from conversations
-    join contacts on contacts.agency_id = conversations.agency_id and contacts.id = conversations.contact_id
-    where conversations.agency_id = :agency_id
-    and contacts.agency_id = :agency_id
-    and conversations.channel_id = :channel_id
-    and contacts.phone = :phone
-    for no key update of conversations
-""")
-
 # The time of a message is strictly later than the one before it, also when the clock is set back: the thread
 # keeps its order, and the preview never goes backwards. It is read first and then written: Citus takes a clock in an
 # update only as a value.
@@ -73,6 +62,7 @@ FIND_PLACE = text("""
     and contacts.agency_id = :agency_id
     and conversations.channel_id = :channel_id
     and contacts.phone = :phone
+    for no key update of conversations
 """)
 
 
@@ -91,7 +81,6 @@ def receive(
     connection.execute_later(UPSERT_CONTACT, id=uuid_utils.uuid7(), phone=phone, name=name, twilio_sid=twilio_sid)
     whose: dict[str, Any] = {"channel_id": channel_id, "phone": phone}
     connection.execute_later(INSERT_CONVERSATION, **whose, id=uuid_utils.uuid7(), twilio_sid=twilio_sid)
-    connection.execute_later(LOCK_CONVERSATION, **whose)
     row = connection.execute(FIND_PLACE, **whose, twilio_sid=twilio_sid).first()
     if row is None or row.is_here:
         raise AlreadyHere

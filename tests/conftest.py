@@ -59,6 +59,14 @@ def database(urls: Urls) -> Iterator[Database]:
 
 
 @pytest.fixture
+def one(urls: Urls) -> Iterator[Database]:
+    """The same with a single connection, so that the next user has it."""
+    pool = Database(urls.app, pool_size=1, check_bindings=True)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
 def worker_database(urls: Urls) -> Iterator[Database]:
     """The worker's database, with a connection for each thread of what looks after messages."""
     pool = Database(urls.worker, pool_size=12, check_bindings=True)

@@ -1,14 +1,19 @@
 """The inbox list: order, filters, totals and cursors, always beside another agency's look-alike rows."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import text
 
-from persistence import conversations, paging
+from delivery import inbound
+from delivery.inbound import InboundMessage
+from persistence import conversations, messages, paging
 from persistence.connection import TenantConnection
 from persistence.errors import ContactOptedOut, ConversationForbidden, ConversationNotFound, WhatsAppWindowClosed
 from tenancy.transaction import Database, tenant_transaction
@@ -175,6 +180,53 @@ def test_a_contact_has_one_conversation_per_channel(database: Database, agency: 
         again = make_conversation(connection, agency, phone=CONTACT_PHONE)
         over_whatsapp = _whatsapp_conversation(connection, agency)
     assert first == again != over_whatsapp
+
+
+def test_what_a_contact_writes_while_a_message_is_sent_has_its_place_behind_it(
+    database: Database, agency: Agency
+) -> None:
+    (conversation_id,) = _fill(database, agency, 1)
+
+    def write() -> datetime:
+        with tenant_transaction(database, agency.id) as connection:
+            make_conversation(connection, agency, phone="+12025550100")
+            page = messages.list_page(connection, conversation_id=conversation_id, limit=1, before=None)
+            return datetime.fromisoformat(json.loads(page.messages)[0]["sent_at"])
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant_transaction(database, agency.id) as connection:
+            sender = conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
+            written = pool.submit(write)
+            _await_somebody_who_waits(connection)
+            sent_at = sender.next_sent_at + timedelta(hours=1)
+            messages.insert(
+                connection, conversation_id=conversation_id, direction="outbound", status="queued", sent_at=sent_at
+            )
+        assert written.result() == sent_at + timedelta(microseconds=1)
+
+
+def test_a_message_that_is_brought_again_changes_and_makes_nothing(database: Database, agency: Agency) -> None:
+    def bring(name: str, channel_id: UUID) -> bool:
+        with tenant_transaction(database, agency.id) as connection:
+            message = InboundMessage(twilio_sid="SM1", sender=CONTACT_PHONE, content="Hello", profile_name=name)
+            return inbound.store(connection, channel_id=channel_id, message=message)
+
+    assert bring("Ann", agency.sms_id)
+    assert not bring("Somebody else", agency.sms_id)
+    assert not bring("Ann", agency.whatsapp_id)
+    with tenant_transaction(database, agency.id, read_only=True) as connection:
+        names = connection.execute(text("select name from contacts where agency_id = :agency_id")).scalars().all()
+        talks = connection.execute(text("select channel_id from conversations where agency_id = :agency_id"))
+        assert (names, talks.scalars().all()) == (["Ann"], [agency.sms_id])
+
+
+def _await_somebody_who_waits(connection: TenantConnection) -> None:
+    """For a lock that this transaction holds."""
+    waiting = text("select exists (select 1 from pg_locks where not granted and database is null)")
+    deadline = time.monotonic() + 30
+    while not connection.execute(waiting).scalar_one():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _whatsapp_conversation(connection: TenantConnection, agency: Agency) -> UUID:

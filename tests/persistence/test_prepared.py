@@ -23,14 +23,6 @@ PAGE = {"conversation_id": None, "location_id": None, "status": None, "before_at
 
 
 @pytest.fixture
-def one(urls: Urls) -> Iterator[Database]:
-    """A pool of one connection, so that the next user has it."""
-    database = Database(urls.app, pool_size=1, check_bindings=True)
-    yield database
-    database.close()
-
-
-@pytest.fixture
 def ours(api: Api) -> Iterator[Database]:
     """The database that the API serves."""
     database = Database(api.urls.app, pool_size=1)

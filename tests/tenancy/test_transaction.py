@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import psycopg2
@@ -26,14 +26,6 @@ INSERT = text("insert into contacts (agency_id, id, phone) values (:agency_id, :
 # A lock that nobody gives in time is an OperationalError, like a queue of notifications that is full.
 FAILING = text("do $$ begin raise exception using errcode = '55P03'; end $$")
 PHONES = text("select phone from contacts where agency_id = :agency_id order by phone")
-
-
-@pytest.fixture
-def one(urls: Urls) -> Iterator[Database]:
-    """A pool of one connection, so that the next user has it."""
-    database = Database(urls.app, pool_size=1, check_bindings=True)
-    yield database
-    database.close()
 
 
 @pytest.fixture
