@@ -13,9 +13,10 @@ const api = createClient<paths>({
 });
 
 const find = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T;
-const problem = (error?: { detail: string; request_id: string }) => {
-  find("problem").hidden = !error;
-  find("problem").textContent = error ? `${error.detail} (${error.request_id})` : "";
+// Two places, so that the next read, a second later, does not wipe away why an answer was refused.
+const tell = (place: "problem" | "refusal", error?: { detail: string; request_id: string }) => {
+  find(place).hidden = !error;
+  find(place).textContent = error ? `${error.detail} (${error.request_id})` : "";
 };
 
 let cursor: string | null = null; // of the next page of the inbox
@@ -26,7 +27,7 @@ let key = crypto.randomUUID(); // names the answer as it is written, so that sen
 
 async function listInbox() {
   const { data, error } = await api.GET("/conversations", { params: { query: cursor ? { cursor } : {} } });
-  problem(error);
+  tell("problem", error);
   if (!data) return;
   for (const conversation of data.conversations) {
     const button = document.createElement("button");
@@ -45,6 +46,7 @@ async function openConversation(conversation: Conversation, button: HTMLButtonEl
   [open, thread, before] = [conversation, [], null];
   find("contact").textContent = `${conversation.contact_phone} (${conversation.channel})`;
   find("conversation").hidden = false;
+  tell("refusal");
   await readThread();
 }
 
@@ -54,7 +56,7 @@ async function readThread(older?: string) {
   const params = { path: { conversation_id: conversation.id }, query: older ? { before: older } : {} };
   const { data, error } = await api.GET("/conversations/{conversation_id}/messages", { params });
   if (conversation !== open) return; // another one was opened meanwhile
-  problem(error);
+  tell("problem", error);
   if (!data) return;
   if (older || thread.length === 0) before = data.next_before;
   const read = new Set(data.messages.map((message) => message.id));
@@ -78,7 +80,7 @@ find<HTMLFormElement>("answer").onsubmit = async (event) => {
     params: { path: { conversation_id: open!.id }, header: { "Idempotency-Key": key } },
     body: { content: input.value },
   });
-  problem(error);
+  tell("refusal", error);
   if (!data) return; // the text stays, and its key
   [key, input.value] = [crypto.randomUUID(), ""];
   await readThread();

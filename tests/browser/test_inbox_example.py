@@ -139,12 +139,19 @@ def test_what_the_contact_writes_meanwhile_appears(page: Page, site: Stack, addr
     expect(messages(page).last).to_contain_text("Are you there?")
 
 
-def test_a_refusal_is_shown_in_the_words_of_the_server(page: Page, site: Stack, address: str, agency: Agency) -> None:
+def test_a_refusal_is_shown_in_the_words_of_the_server_and_stays(
+    page: Page, site: Stack, address: str, agency: Agency
+) -> None:
     page.goto(link(site, address, site.token(agency, role="viewer")))
     conversations(page).nth(7).click()
     page.get_by_label("Your answer").fill("May I?")
     page.get_by_role("button", name="Send", exact=True).click()
-    expect(page.get_by_role("alert")).to_contain_text("Your role in this agency does not permit this.")
+    refusal = page.get_by_role("alert")
+    expect(refusal).to_contain_text("Your role in this agency does not permit this.")
+    for _ in range(2):  # the page reads the thread every second
+        with page.expect_response("**/messages*"):
+            pass
+    expect(refusal).to_contain_text("Your role in this agency does not permit this.")
     expect(page.get_by_label("Your answer")).to_have_value("May I?")
 
 
