@@ -8,7 +8,7 @@ from uuid import UUID
 from handlers import responses
 from handlers.requests import Request
 from handlers.responses import Response
-from persistence import agencies, audit_records, conversations, idempotency, messages, outbox, provider_events
+from persistence import agencies, audit_records, idempotency, messages, outbox, provider_events, sends
 from persistence.errors import InvalidFields, NotResendable
 from tenancy.access import Inbox
 
@@ -33,14 +33,15 @@ def get_message(request: Request, message_id: str) -> Response:
 
 def send_message(request: Request, conversation_id: str, body: dict[str, Any]) -> Response:
     _require_combination(body)
-    key = request.headers.get("idempotency-key")
+    id_, key = UUID(conversation_id), request.headers.get("idempotency-key")
     fingerprint = _fingerprint(conversation_id, body)
     with request.open_inbox(sending=True) as inbox:
-        if key is not None:
-            first = idempotency.find_first_answer(inbox.connection, key=key, fingerprint=fingerprint)
-            if first is not None:
-                return _created(first.response, first.message_id, replayed=True)
-        message = _queue(request, inbox, UUID(conversation_id), body)
+        begun = sends.begin(
+            inbox.connection, conversation_id=id_, is_template="template" in body, key=key, fingerprint=fingerprint
+        )
+        if isinstance(begun, sends.FirstAnswer):
+            return _created(begun.response, begun.message_id, replayed=True)
+        message = _queue(request, inbox, id_, begun, body)
         answer = responses.dumps(message).decode()
         if key is not None:
             idempotency.insert(
@@ -56,7 +57,7 @@ def resend_message(request: Request, message_id: str) -> Response:
         message = messages.get(connection, message_id=id_)
         if message["direction"] != "outbound":
             raise NotResendable
-        sender = conversations.lock_for_sending(
+        sender = sends.lock_for_sending(
             connection, conversation_id=message["conversation_id"], is_template=message["template"] is not None
         )
         # Asked again under the lock: evidence may have arrived, or another request or a redaction may have been first.
@@ -78,11 +79,10 @@ def resend_message(request: Request, message_id: str) -> Response:
     return responses.ok(message)
 
 
-def _queue(request: Request, inbox: Inbox, conversation_id: UUID, body: dict[str, Any]) -> dict[str, Any]:
+def _queue(
+    request: Request, inbox: Inbox, conversation_id: UUID, sender: sends.Sender, body: dict[str, Any]
+) -> dict[str, Any]:
     connection, template = inbox.connection, body.get("template")
-    sender = conversations.lock_for_sending(
-        connection, conversation_id=conversation_id, is_template=template is not None
-    )
     message = messages.insert(
         connection,
         conversation_id=conversation_id,

@@ -6,15 +6,9 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from persistence import agencies, json_text
+from persistence import json_text
 from persistence.connection import TenantConnection
-from persistence.errors import (
-    AgencySuspended,
-    ContactOptedOut,
-    ConversationForbidden,
-    ConversationNotFound,
-    WhatsAppWindowClosed,
-)
+from persistence.errors import ConversationNotFound
 from persistence.paging import Position, encode_cursor
 
 # The page is cut before contacts and channels are joined: the other way round costs a hundred times as much. One row
@@ -76,24 +70,6 @@ LIST_PAGE = text("""
     order by page.last_message_at desc, page.id desc
 """)
 
-# Taking the row first gives the messages of a conversation one order, that of their commits.
-LOCK_FOR_SENDING = text("""
-    select conversations.id, conversations.channel_id, conversations.opted_out_at is not null as opted_out,
-        agencies.status as agency_status,
-        greatest(clock_timestamp(), conversations.last_message_at + interval '1 microsecond') as next_sent_at,
-        channels.kind = 'whatsapp'
-            and coalesce(conversations.last_inbound_at + interval '24 hours' <= clock_timestamp(), true)
-            as window_closed
-    from conversations
-    join channels on channels.agency_id = conversations.agency_id and channels.id = conversations.channel_id
-    join agencies on agencies.agency_id = conversations.agency_id
-    where conversations.agency_id = :agency_id
-    and channels.agency_id = :agency_id
-    and agencies.agency_id = :agency_id
-    and conversations.id = :conversation_id
-    for no key update of conversations
-""")
-
 ADD_LAST_MESSAGE = text("""
     update conversations
     set last_message_at = :sent_at,
@@ -129,14 +105,6 @@ LOCK = text("""
     and id = :conversation_id
     for no key update
 """)
-
-
-@dataclass(frozen=True)
-class Sender:
-    """The channel of a conversation, and the place of the next message in its thread."""
-
-    channel_id: UUID
-    next_sent_at: datetime
 
 
 @dataclass(frozen=True)
@@ -199,25 +167,6 @@ def get(connection: TenantConnection, *, conversation_id: UUID) -> str:
 def lock(connection: TenantConnection, *, conversation_id: UUID) -> None:
     """Make this transaction the only one that changes the conversation's queue, until it ends."""
     connection.execute(LOCK, conversation_id=conversation_id)
-
-
-def lock_for_sending(connection: TenantConnection, *, conversation_id: UUID, is_template: bool) -> Sender:
-    """What to send from and when, with the conversation locked until the transaction ends.
-
-    Raises AgencySuspended, ConversationForbidden when the agency has no such conversation, ContactOptedOut, and
-    WhatsAppWindowClosed for free-form content outside the 24 hours.
-    """
-    row = connection.execute(LOCK_FOR_SENDING, conversation_id=conversation_id).first()
-    if row is None:
-        agencies.require_active(connection)
-        raise ConversationForbidden
-    if row.agency_status != "active":
-        raise AgencySuspended
-    if row.opted_out:
-        raise ContactOptedOut
-    if row.window_closed and not is_template:
-        raise WhatsAppWindowClosed
-    return Sender(channel_id=row.channel_id, next_sent_at=row.next_sent_at)
 
 
 def add_last_message(

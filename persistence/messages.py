@@ -207,7 +207,7 @@ def insert(
     """The new message, last in its thread; the conversation's last-message columns go with it. It is sent with what
     comes next, or with the commit.
 
-    `sent_at` is its place, from `conversations.lock_for_sending` or `arrivals.receive`.
+    `sent_at` is its place, from `sends.lock_for_sending` or `arrivals.receive`.
     """
     conversations.add_last_message(
         connection,

@@ -7,7 +7,7 @@ from uuid import UUID
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import text
 
-from persistence import arrivals, conversation_counts, conversations, messages
+from persistence import arrivals, conversation_counts, messages, sends
 from persistence.connection import TenantConnection
 from tenancy.transaction import Database, tenant_transaction, unbound_transaction
 
@@ -115,7 +115,7 @@ def make_conversation(
 
 def insert_message(connection: TenantConnection, *, conversation_id: UUID, **values: Any) -> dict[str, Any]:
     """A message at the end of a thread."""
-    sender = conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
+    sender = sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
     return messages.insert(connection, conversation_id=conversation_id, sent_at=sender.next_sent_at, **values)
 
 

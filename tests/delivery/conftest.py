@@ -15,7 +15,7 @@ from delivery.session import Session
 from delivery.simulator.server import TwilioSimulator
 from delivery.twilio_gateway import TwilioAccount, TwilioGateway
 from delivery.worker import Sending, Worker
-from persistence import conversations, messages, outbox
+from persistence import messages, outbox, sends
 from tenancy import transaction
 from tenancy.transaction import Database, tenant_transaction
 from tenancy.twilio_credentials import TwilioCredentials, generate_key
@@ -64,7 +64,7 @@ class Office:
     def queue(self, agency: Agency, conversation_id: UUID, content: str) -> UUID:
         """What POST does."""
         with tenant_transaction(self.database, agency.id) as connection:
-            sender = conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=False)
+            sender = sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=False)
             message = insert_message(
                 connection, conversation_id=conversation_id, direction="outbound", status="queued", content=content
             )

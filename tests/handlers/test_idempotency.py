@@ -1,12 +1,13 @@
 """Idempotency-Key: however often and however concurrently a send is repeated, the message is sent once."""
 
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
 import pytest
 
-from persistence import idempotency
+from persistence import idempotency, sends
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import Agency
 from tests.api_client import BASE_PATH, Api
@@ -99,18 +100,37 @@ def test_fifty_concurrent_posts_with_one_key_send_one_message(api: Api, mine: Ag
     assert contents(api, mine) == ["Once"]
 
 
-def test_while_the_first_is_running_a_repeat_is_409(api: Api, mine: Agency, conversation: str) -> None:
-    me, key = api.of(mine), str(uuid4())
+@pytest.fixture
+def database(api: Api) -> Iterator[Database]:
+    """For a transaction beside those of the API."""
     database = Database(api.urls.app, pool_size=1)
-    try:
-        with tenant_transaction(database, mine.id) as connection:
-            assert idempotency.find_first_answer(connection, key=key, fingerprint=b"") is None
-            answer = me.send(conversation, key=key)
-    finally:
-        database.close()
+    yield database
+    database.close()
+
+
+def test_while_the_first_is_running_a_repeat_is_409_and_does_not_wait(
+    api: Api, mine: Agency, conversation: str, database: Database
+) -> None:
+    me, key, id_ = api.of(mine), str(uuid4()), UUID(conversation)
+    # The first one holds the conversation as well: who waited for that would get a 503, by the lock timeout.
+    with tenant_transaction(database, mine.id) as connection:
+        first = sends.begin(connection, conversation_id=id_, is_template=False, key=key, fingerprint=b"")
+        assert isinstance(first, sends.Sender)
+        answer = me.send(conversation, key=key)
     assert answer.refusal == (409, "idempotency_in_progress")
     assert int(answer.headers["retry-after"]) >= 1
     assert me.send(conversation, key=key).status == 201
+
+
+def test_a_first_answer_is_given_again_while_another_message_is_sent(
+    api: Api, mine: Agency, conversation: str, database: Database
+) -> None:
+    me, key = api.of(mine), str(uuid4())
+    first = me.send(conversation, key=key)
+    with tenant_transaction(database, mine.id) as connection:
+        sends.lock_for_sending(connection, conversation_id=UUID(conversation), is_template=False)
+        again = me.send(conversation, key=key)
+    assert (again.status, again.headers["idempotent-replayed"], again.body) == (201, "true", first.body)
 
 
 def test_only_a_201_is_kept(api: Api, mine: Agency, conversation: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from delivery import inbound
 from delivery.inbound import InboundMessage
-from persistence import conversations, messages, paging
+from persistence import conversations, messages, paging, sends
 from persistence.connection import TenantConnection
 from persistence.errors import ContactOptedOut, ConversationForbidden, ConversationNotFound, WhatsAppWindowClosed
 from tenancy.transaction import Database, tenant_transaction
@@ -114,7 +114,7 @@ def test_sending_to_another_agencys_conversation_is_forbidden_like_to_a_missing_
     with tenant_transaction(database, agency.id) as connection:
         for unknown in (theirs, uuid_utils.uuid7()):
             with pytest.raises(ConversationForbidden):
-                conversations.lock_for_sending(connection, conversation_id=unknown, is_template=False)
+                sends.lock_for_sending(connection, conversation_id=unknown, is_template=False)
 
 
 def test_an_opted_out_contact_gets_neither_text_nor_template(database: Database, agency: Agency) -> None:
@@ -123,11 +123,9 @@ def test_an_opted_out_contact_gets_neither_text_nor_template(database: Database,
         conversations.set_opted_out(connection, conversation_id=conversation_id, opted_out=True)
         for is_template in (False, True):
             with pytest.raises(ContactOptedOut):
-                conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=is_template)
+                sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=is_template)
         conversations.set_opted_out(connection, conversation_id=conversation_id, opted_out=False)
-        channel_id = conversations.lock_for_sending(
-            connection, conversation_id=conversation_id, is_template=False
-        ).channel_id
+        channel_id = sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=False).channel_id
     assert channel_id == agency.sms_id
 
 
@@ -135,9 +133,7 @@ def test_an_old_conversation_over_sms_has_no_window(database: Database, agency: 
     (conversation_id,) = _fill(database, agency, 1)
     with tenant_transaction(database, agency.id) as connection:
         _let_a_day_pass(connection)
-        channel_id = conversations.lock_for_sending(
-            connection, conversation_id=conversation_id, is_template=False
-        ).channel_id
+        channel_id = sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=False).channel_id
     assert channel_id == agency.sms_id
 
 
@@ -156,8 +152,8 @@ def test_a_closed_whatsapp_window_blocks_free_text_and_says_so(database: Databas
         record = json.loads(conversations.get(connection, conversation_id=conversation_id))
         assert record["messaging"]["blocked_reason"] == "whatsapp_window_closed"
         with pytest.raises(WhatsAppWindowClosed):
-            conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=False)
-        conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
+            sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=False)
+        sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
 
 
 def test_an_inbound_message_reopens_a_resolved_conversation_and_an_outbound_one_does_not(
@@ -195,7 +191,7 @@ def test_what_a_contact_writes_while_a_message_is_sent_has_its_place_behind_it(
 
     with ThreadPoolExecutor(1) as pool:
         with tenant_transaction(database, agency.id) as connection:
-            sender = conversations.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
+            sender = sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
             written = pool.submit(write)
             _await_somebody_who_waits(connection)
             sent_at = sender.next_sent_at + timedelta(hours=1)

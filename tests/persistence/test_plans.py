@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import TextClause, event, text
 from sqlalchemy.engine import make_url
 
-from persistence import attempts, conversations, messages
-from persistence.connection import driver_text
+from persistence import attempts, conversations, messages, sends
+from persistence.connection import TenantConnection, driver_text
 from persistence.prepared import find
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import Agency, Urls
@@ -73,14 +73,18 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def plan_of(database: Database, agency: Agency, statement: TextClause, **parameters: Any) -> list[dict[str, Any]]:
-    """The plan's nodes, with what each of them really read."""
     with tenant_transaction(database, agency.id) as connection:
-        connection.execute(statement, **parameters)  # from now on it is asked for by its name, if it has one
-        values = {**parameters, "agency_id": agency.id}
-        prepared = find(statement, values)
-        wording = driver_text(statement) if prepared is None else prepared.execute
-        explained = connection.connection.exec_driver_sql(f"explain (analyze, format json) {wording}", values)
-        return list(nodes(explained.scalar_one()[0]["Plan"]))
+        return explain(connection, statement, **parameters)
+
+
+def explain(connection: TenantConnection, statement: TextClause, **parameters: Any) -> list[dict[str, Any]]:
+    """The plan's nodes, with what each of them really read."""
+    connection.execute(statement, **parameters)  # from now on it is asked for by its name, if it has one
+    values = {**parameters, "agency_id": connection.agency_id}
+    prepared = find(statement, values)
+    wording = driver_text(statement) if prepared is None else prepared.execute
+    explained = connection.connection.exec_driver_sql(f"explain (analyze, format json) {wording}", values)
+    return list(nodes(explained.scalar_one()[0]["Plan"]))
 
 
 def list_plan(database: Database, agency: Agency, **parameters: Any) -> list[dict[str, Any]]:
@@ -183,3 +187,19 @@ def test_a_page_of_a_thread_reads_a_page_at_any_depth(
         assert sum(scan["Actual Rows"] for scan in scans) <= limit + 1 + (before is not None)
         assert all("Index" in scan["Node Type"] for scan in scans)
         assert sum(scan.get("Rows Removed by Filter", 0) for scan in scans) == 0
+
+
+@pytest.mark.parametrize("key", [None, "of-a-send"])
+def test_a_send_begins_with_the_rows_that_it_names(database: Database, agency: Agency, key: str | None) -> None:
+    with tenant_transaction(database, agency.id) as connection:
+        if key is not None:
+            connection.execute_later(sends.TRY_LOCK_KEY, key=key)
+        conversation_id = connection.execute(
+            text("select id from conversations where agency_id = :agency_id limit 1")
+        ).scalar_one()
+        plan = explain(connection, sends.BEGIN, conversation_id=conversation_id, key=key)
+    [conversation] = [node for node in plan if node.get("Relation Name") == "conversations"]
+    assert "Index" in conversation["Node Type"]
+    assert (conversation["Actual Rows"], conversation.get("Rows Removed by Filter", 0)) == (1, 0)
+    assert "LockRows" in [node["Node Type"] for node in plan]
+    assert all(node["Actual Rows"] == 0 for node in plan if node.get("Relation Name") == "idempotency_keys")

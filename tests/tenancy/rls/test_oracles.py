@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import text
 
-from persistence import arrivals, attempts, conversations, idempotency, messages, outbox, provider_events
+from persistence import arrivals, attempts, conversations, idempotency, messages, outbox, provider_events, sends
 from persistence.connection import TenantConnection
 from persistence.errors import ConversationForbidden, ConversationNotFound, MessageNotFound
 from tenancy import number_routing
@@ -50,7 +50,7 @@ ATTEMPTS: dict[str, tuple[str, Callable[[TenantConnection, UUID], object]]] = {
     "lock a conversation": ("conversations", lambda c, i: conversations.lock(c, conversation_id=i)),
     "send to a conversation": (
         "conversations",
-        lambda c, i: conversations.lock_for_sending(c, conversation_id=i, is_template=False),
+        lambda c, i: sends.lock_for_sending(c, conversation_id=i, is_template=False),
     ),
     "opt a contact out": (
         "conversations",
@@ -154,7 +154,7 @@ def test_a_value_that_another_agency_has_is_free_to_use(filled: Urls) -> None:
             twilio_sid=theirs["messages"]["twilio_sid"],
         )
         key = theirs["idempotency_keys"]["key"]
-        assert idempotency.find_first_answer(connection, key=key, fingerprint=b"\x01") is None
+        assert isinstance(_begin(connection, rows.A, key, b"\x01"), sends.Sender)
         idempotency.insert(connection, key=key, fingerprint=b"\x01", message_id=message["id"], response="ours")
         assert provider_events.insert(
             connection,
@@ -169,13 +169,19 @@ def test_a_value_that_another_agency_has_is_free_to_use(filled: Urls) -> None:
     with tenant_transaction(database, rows.A) as connection:
         found = connection.execute(text("select agency_id, name from contacts where phone = :phone"), phone=phone).all()
         assert found == [(rows.A, "Ours")]
-        first = idempotency.find_first_answer(connection, key=key, fingerprint=b"\x01")
-        assert first == idempotency.FirstAnswer("ours", message["id"])
+        assert _begin(connection, rows.A, key, b"\x01") == sends.FirstAnswer("ours", message["id"])
     with tenant_transaction(database, rows.B) as connection:
-        theirs_still = idempotency.find_first_answer(connection, key=key, fingerprint=b"\x00")
-        assert theirs_still is not None
+        theirs_still = _begin(connection, rows.B, key, b"\x00")
+        assert isinstance(theirs_still, sends.FirstAnswer)
         assert theirs_still.response == rows.CANARIES[rows.B]
     database.close()
+
+
+def _begin(
+    connection: TenantConnection, agency_id: UUID, key: str, fingerprint: bytes
+) -> sends.FirstAnswer | sends.Sender:
+    conversation_id = rows.key("conversations", agency_id, "own")
+    return sends.begin(connection, conversation_id=conversation_id, is_template=True, key=key, fingerprint=fingerprint)
 
 
 def test_an_upsert_by_id_alone_would_be_refused_and_not_overwrite(filled: Urls) -> None:
