@@ -15,6 +15,7 @@ from persistence.connection import UnboundConnection
 
 # The agencies that have work are walked one index step each, so the backlog of one costs the others nothing;
 # each gives at most :per_agency rows, and they take turns.
+# That it is a hundred at most is for the planner, which knows neither :most nor how long the backlog is.
 CLAIM = text("""
     with recursive agency as (
         (select agency_id from outbox where state = 'queued' order by agency_id limit 1)
@@ -48,8 +49,14 @@ CLAIM = text("""
     update outbox
     set state = 'calling', attempt = outbox.attempt + 1, worker_key = :worker_key,
         attempted_at = clock_timestamp(), negative_listings = 0
-    from (select agency_id, message_id from due order by turn, random() limit :limit) taken
-    where outbox.agency_id = taken.agency_id
+    from (
+        select agency_id, message_id, row_number() over (order by turn, random()) as place
+        from due
+        order by place
+        limit 100
+    ) taken
+    where taken.place <= :most
+    and outbox.agency_id = taken.agency_id
     and outbox.message_id = taken.message_id
     returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.attempt
 """)
@@ -191,9 +198,10 @@ class Due:
 def claim(
     connection: UnboundConnection, *, worker_key: int, limit: int, per_agency: int, passed_over: Sequence[UUID] = ()
 ) -> list[Claim]:
-    """Take up to `limit` messages that are due, from the agencies in turn; the caller records the attempts."""
+    """Take up to `limit` messages that are due, a hundred at most, from the agencies in turn; the caller records the
+    attempts."""
     rows = connection.execute(
-        CLAIM, worker_key=worker_key, limit=limit, per_agency=per_agency, passed_over=list(passed_over)
+        CLAIM, worker_key=worker_key, most=limit, per_agency=per_agency, passed_over=list(passed_over)
     )
     return [Claim(**row._mapping) for row in rows]
 

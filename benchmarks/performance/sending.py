@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -113,16 +113,19 @@ def _worker(
         command = [sys.executable, "-m", "conversations_api", "worker"]
         child = child_processes.start("worker", command, environment=environment, log_path=folder / "worker.log")
         seen: list[int] = []
-        try:
-            rate = _watch(record, messages, lambda: seen.append(_calling(postgres, database)))
-            spent = 1e3 * load.cpu_seconds(child.process.pid) / messages
-        finally:
-            child_processes.stop([child], seconds=servers.STOP_SECONDS)
+        # One connection for all: to open one takes PostgreSQL as long as to store a message.
+        with closing(data_set.connect(postgres, "postgres", database)) as connection, connection.cursor() as cursor:
+
+            def look() -> None:
+                cursor.execute(IN_FLIGHT)
+                seen.append(cursor.fetchone()[0])
+
+            try:
+                rate = _watch(record, messages, look)
+                spent = 1e3 * load.cpu_seconds(child.process.pid) / messages
+            finally:
+                child_processes.stop([child], seconds=servers.STOP_SECONDS)
     return rate, seen, spent
-
-
-def _calling(postgres: Postgres, database: str) -> int:
-    return int(data_set.query(postgres, database, IN_FLIGHT)[0][0])
 
 
 def _bare(folder: Path, messages: int) -> float:

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from persistence import outbox, outbox_work
+from persistence import outbox, outbox_work, prepared
 from tenancy.transaction import Database, tenant_transaction, unbound_transaction
 from tests.agencies import Agency
 from tests.delivery.conftest import Office, wait_until
@@ -19,6 +19,7 @@ BACKLOG = 100_000
 WITH_A_MESSAGE = 2_000
 # More pages than any of the statements reads when its index fits, far fewer than the backlog has.
 FEW_PAGES = 1_500
+EXPLAIN = "explain (analyze, buffers, format json) "
 
 CONVERSATIONS = """
     with made as (
@@ -98,7 +99,7 @@ def _explain(rows: Any) -> dict[str, Any]:
 
 
 def _explained(statement: Any) -> Any:
-    return text("explain (analyze, buffers, format json) " + statement.text)
+    return text(EXPLAIN + statement.text)
 
 
 def test_a_quiet_agency_starts_within_five_seconds_beside_a_hundred_thousand_queued(
@@ -121,14 +122,31 @@ def test_a_quiet_agency_starts_within_five_seconds_beside_a_hundred_thousand_que
         thread.join(timeout=30)
 
 
-def test_a_claim_reads_little_of_a_hundred_thousand_queued(office: Office, agency: Agency, busy: Agency) -> None:
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_a_claim_reads_little_of_a_hundred_thousand_queued(
+    office: Office, agency: Agency, busy: Agency, mode: str
+) -> None:
+    """Also with the plan that it may get where it is prepared, which is made for values that nobody knows."""
     office.queue(agency, office.converse(agency), "quiet")
+    values = {"worker_key": 1, "most": 64, "per_agency": 16, "passed_over": []}
+    claim = prepared.find(outbox_work.CLAIM, values)
+    assert claim is not None
     with unbound_transaction(office.worker_database) as connection:
+        connection.connection.exec_driver_sql(f"set local plan_cache_mode = {mode}")
+        connection.connection.exec_driver_sql(claim.prepare.replace(claim.name, "planned"))
         plan = _explain(
-            connection.execute(_explained(outbox_work.CLAIM), worker_key=1, limit=64, per_agency=16, passed_over=[])
+            connection.connection.exec_driver_sql(EXPLAIN + claim.execute.replace(claim.name, "planned"), values)
         )
+        connection.connection.exec_driver_sql("deallocate planned")
         assert plan["Actual Rows"] == 17
         assert _pages(plan) < FEW_PAGES
+
+
+def test_looking_after_a_hundred_thousand_queued_reads_little_of_them(
+    office: Office, agency: Agency, busy: Agency
+) -> None:
+    office.queue(agency, office.converse(agency), "quiet")
+    with unbound_transaction(office.worker_database) as connection:
         for statement, parameters in (
             (outbox_work.TAKE_DUE, {"seconds": 60, "grace_seconds": 60, "limit": 100}),
             (outbox_work.TAKE_FOLLOWED, {"seconds": 180, "young_seconds": 90, "limit": 20_000}),
