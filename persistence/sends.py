@@ -32,7 +32,7 @@ TRY_LOCK_KEY = text("""
 # The row of a conversation is taken before the clock is asked: its messages have one order, that of their commits. It
 # is not taken, and so not waited for, where there is an answer already or somebody else is about to give one.
 # A key counts for 24 hours, whether or not it has been cleared away since.
-BEGIN = text("""
+BEGIN_SEND = text("""
     select (cast(:key as text) is null or current_setting('app.key_is_held') = 'true') as key_is_held,
         earlier.fingerprint, earlier.response, earlier.message_id,
         earlier.created_at <= statement_timestamp() - interval '24 hours' as has_expired,
@@ -94,7 +94,7 @@ def begin(
     if key is None:
         return lock_for_sending(connection, conversation_id=conversation_id, is_template=is_template)
     connection.execute_later(TRY_LOCK_KEY, key=key)
-    row = connection.execute(BEGIN, conversation_id=conversation_id, key=key).one()
+    row = connection.execute(BEGIN_SEND, conversation_id=conversation_id, key=key).one()
     if not row.key_is_held:
         raise IdempotencyInProgress
     if row.has_expired:
@@ -112,7 +112,7 @@ def lock_for_sending(connection: TenantConnection, *, conversation_id: UUID, is_
     Raises AgencySuspended, ConversationForbidden when the agency has no such conversation, ContactOptedOut, and
     WhatsAppWindowClosed for free-form content outside the 24 hours.
     """
-    row = connection.execute(BEGIN, conversation_id=conversation_id, key=None).one()
+    row = connection.execute(BEGIN_SEND, conversation_id=conversation_id, key=None).one()
     return _sender(connection, row, is_template=is_template)
 
 

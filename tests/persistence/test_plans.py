@@ -197,7 +197,7 @@ def test_a_send_begins_with_the_rows_that_it_names(database: Database, agency: A
         conversation_id = connection.execute(
             text("select id from conversations where agency_id = :agency_id limit 1")
         ).scalar_one()
-        plan = explain(connection, sends.BEGIN, conversation_id=conversation_id, key=key)
+        plan = explain(connection, sends.BEGIN_SEND, conversation_id=conversation_id, key=key)
     [conversation] = [node for node in plan if node.get("Relation Name") == "conversations"]
     assert "Index" in conversation["Node Type"]
     assert (conversation["Actual Rows"], conversation.get("Rows Removed by Filter", 0)) == (1, 0)
