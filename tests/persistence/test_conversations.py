@@ -178,6 +178,32 @@ def test_a_contact_has_one_conversation_per_channel(database: Database, agency: 
     assert first == again != over_whatsapp
 
 
+@pytest.mark.parametrize("key", [None, "of-the-second"])
+def test_what_is_sent_while_another_message_is_sent_has_its_place_behind_it(
+    database: Database, agency: Agency, key: str | None
+) -> None:
+    (conversation_id,) = _fill(database, agency, 1)
+
+    def send() -> datetime:
+        with tenant_transaction(database, agency.id) as connection:
+            sender = sends.begin(
+                connection, conversation_id=conversation_id, is_template=True, key=key, fingerprint=b""
+            )
+            assert isinstance(sender, sends.Sender)
+            return sender.next_sent_at
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant_transaction(database, agency.id) as connection:
+            sender = sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
+            sent = pool.submit(send)
+            _await_somebody_who_waits(connection)
+            sent_at = sender.next_sent_at + timedelta(hours=1)
+            messages.insert(
+                connection, conversation_id=conversation_id, direction="outbound", status="queued", sent_at=sent_at
+            )
+        assert sent.result() == sent_at + timedelta(microseconds=1)
+
+
 def test_what_a_contact_writes_while_a_message_is_sent_has_its_place_behind_it(
     database: Database, agency: Agency
 ) -> None:
