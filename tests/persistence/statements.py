@@ -53,6 +53,7 @@ VALUES: dict[str, Any] = {
     "media": "[]",
     "message_id": ROW,
     "message_ids": [ROW],
+    "most": 10,
     "name": "Somebody",
     "negative_listings": 0,
     "now": AT,
