@@ -54,6 +54,19 @@ IN_FLIGHT = "select count(*) from outbox where state = 'calling'"
 
 
 @dataclass(frozen=True)
+class Cpu:
+    """Milliseconds for a message."""
+
+    worker: float
+    postgres: float
+    carrier: float
+
+    @property
+    def all(self) -> float:
+        return self.worker + self.postgres + self.carrier
+
+
+@dataclass(frozen=True)
 class Sending:
     """Messages per second of the worker and of the bare client; `in_flight`: calls that the worker had open."""
 
@@ -62,7 +75,7 @@ class Sending:
     bare_rates: tuple[float, ...]
     in_flight_median: float
     in_flight_most: int
-    worker_cpu: float
+    cpu: Cpu
 
     @property
     def ratios(self) -> list[float]:
@@ -96,18 +109,18 @@ def measure(
         bare_rates=tuple(bare_rates),
         in_flight_median=statistics.median(busy),
         in_flight_most=max(in_flight),
-        worker_cpu=statistics.median(cpu),
+        cpu=Cpu(*(statistics.median(one) for one in zip(*cpu, strict=True))),
     )
 
 
 def _worker(
     postgres: Postgres, database: str, keys: Keys, folder: Path, messages: int
-) -> tuple[float, list[int], float]:
-    """(messages per second, calls that were open at many moments, CPU milliseconds per message)."""
+) -> tuple[float, list[int], tuple[float, ...]]:
+    """(messages per second, calls that were open at many moments, CPU milliseconds per message as in `Cpu`)."""
     data_set.forget_writes(postgres, database)
     data_set.query(postgres, database, QUEUE, [messages])
     record = folder / "worker-record.jsonl"
-    with _simulator(record) as base_url:
+    with _simulator(record) as (base_url, carrier):
         environment = servers.our_environment(postgres, database, keys, addresses.free_port())
         environment |= {"TWILIO_BASE_URL": base_url, "SEND_CONCURRENCY": str(CONCURRENCY)}
         command = [sys.executable, "-m", "conversations_api", "worker"]
@@ -120,17 +133,19 @@ def _worker(
                 cursor.execute(IN_FLIGHT)
                 seen.append(cursor.fetchone()[0])
 
+            pids = (child.process.pid, postgres.record.server_pid, carrier)
+            before = [0.0, *(load.cpu_seconds(pid) for pid in pids[1:])]
             try:
                 rate = _watch(record, messages, look)
-                spent = 1e3 * load.cpu_seconds(child.process.pid) / messages
+                after = [load.cpu_seconds(pid) for pid in pids]
             finally:
                 child_processes.stop([child], seconds=servers.STOP_SECONDS)
-    return rate, seen, spent
+    return rate, seen, tuple(1e3 * (end - begin) / messages for begin, end in zip(before, after, strict=True))
 
 
 def _bare(folder: Path, messages: int) -> float:
     record = folder / "bare-record.jsonl"
-    with _simulator(record) as base_url:
+    with _simulator(record) as (base_url, _):
         left = iter(range(messages))
         lock = threading.Lock()
 
@@ -186,8 +201,8 @@ def _watch(record: Path, messages: int, sample: Callable[[], None]) -> float:
 
 
 @contextmanager
-def _simulator(record: Path) -> Iterator[str]:
-    """A carrier that takes its time, as a process of its own; its address."""
+def _simulator(record: Path) -> Iterator[tuple[str, int]]:
+    """A carrier that takes its time, as a process of its own; its address and process id."""
     record.unlink(missing_ok=True)
     record.touch()
     port = addresses.free_port()
@@ -203,7 +218,7 @@ def _simulator(record: Path) -> Iterator[str]:
             if time.monotonic() > deadline:
                 raise TimeoutError("the simulated carrier did not start")
             time.sleep(0.05)
-        yield base_url
+        yield base_url, process.pid
     finally:
         process.kill()
         process.wait()
