@@ -100,10 +100,12 @@ class Database:
         with driver_connection.cursor() as cursor:
             cursor.execute("select exists (select 1 from pg_extension where extname = 'citus'), pg_backend_pid()")
             self.is_distributed, backend = cast("tuple[bool, int]", cursor.fetchone())
-        # A pooler says of itself who answers, and hands the next transaction to another session of the server.
-        is_session = backend == driver_connection.info.backend_pid
-        if is_session and self.prepares and not self.is_distributed:
-            record.info[PREPARED] = set()
+            # A pooler says of itself who answers, and hands the next transaction to another session of the server.
+            is_session = backend == driver_connection.info.backend_pid
+            if is_session and self.prepares and not self.is_distributed:
+                record.info[PREPARED] = set()
+                # Left to itself, the server plans anew each time for whatever takes an array of ids.
+                cursor.execute("set plan_cache_mode = force_generic_plan")
         if not driver_connection.autocommit:
             driver_connection.rollback()
 

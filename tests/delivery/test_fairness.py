@@ -7,9 +7,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+import sqlalchemy
+from sqlalchemy import TextClause, text
 
-from persistence import outbox, outbox_work, prepared
+from persistence import acceptances, attempts, outbox, outbox_work, prepared
+from tenancy import transaction
 from tenancy.transaction import Database, tenant_transaction, unbound_transaction
 from tests.agencies import Agency
 from tests.delivery.conftest import Office, wait_until
@@ -102,6 +104,16 @@ def _explained(statement: Any) -> Any:
     return text(EXPLAIN + statement.text)
 
 
+def _planned(connection: sqlalchemy.Connection, statement: TextClause, values: dict[str, Any]) -> dict[str, Any]:
+    """What the server does when it is asked for the statement by its name."""
+    form = prepared.find(statement, values)
+    assert form is not None
+    connection.exec_driver_sql(form.prepare.replace(form.name, "planned").replace("%", "%%"))
+    plan = _explain(connection.exec_driver_sql(EXPLAIN + form.execute.replace(form.name, "planned"), values))
+    connection.exec_driver_sql("deallocate planned")
+    return plan
+
+
 def test_a_quiet_agency_starts_within_five_seconds_beside_a_hundred_thousand_queued(
     office: Office, agency: Agency, busy: Agency
 ) -> None:
@@ -122,24 +134,53 @@ def test_a_quiet_agency_starts_within_five_seconds_beside_a_hundred_thousand_que
         thread.join(timeout=30)
 
 
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("by_name", [True, False])
 def test_a_claim_reads_little_of_a_hundred_thousand_queued(
-    office: Office, agency: Agency, busy: Agency, mode: str
+    office: Office, agency: Agency, busy: Agency, by_name: bool
 ) -> None:
-    """Also with the plan that it may get where it is prepared, which is made for values that nobody knows."""
+    """Also with the plan that it gets where it is prepared, which is made for values that nobody knows."""
     office.queue(agency, office.converse(agency), "quiet")
     values = {"worker_key": 1, "most": 64, "per_agency": 16, "passed_over": []}
-    claim = prepared.find(outbox_work.CLAIM, values)
-    assert claim is not None
     with unbound_transaction(office.worker_database) as connection:
-        connection.connection.exec_driver_sql(f"set local plan_cache_mode = {mode}")
-        connection.connection.exec_driver_sql(claim.prepare.replace(claim.name, "planned"))
-        plan = _explain(
-            connection.connection.exec_driver_sql(EXPLAIN + claim.execute.replace(claim.name, "planned"), values)
-        )
-        connection.connection.exec_driver_sql("deallocate planned")
+        if by_name:
+            plan = _planned(connection.connection, outbox_work.CLAIM, values)
+        else:
+            plan = _explain(connection.execute(_explained(outbox_work.CLAIM), **values))
         assert plan["Actual Rows"] == 17
         assert _pages(plan) < FEW_PAGES
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        attempts.LIST_JOBS,
+        attempts.START,
+        attempts.MARK_SENDING,
+        acceptances.LOCK_CONVERSATIONS,
+        acceptances.FOLLOW,
+        acceptances.FINISH,
+        acceptances.PROMOTE,
+        acceptances.BIND,
+    ],
+    ids=lambda statement: " ".join(statement.text.split()[:3]),
+)
+def test_what_is_done_about_a_few_reads_little_of_a_hundred_thousand_queued(
+    office: Office, busy: Agency, statement: TextClause
+) -> None:
+    """Asked for by its name: the plan is made for as many ids as there may be."""
+    with unbound_transaction(office.worker_database) as connection:
+        claims = outbox_work.claim(connection, worker_key=1, limit=16, per_agency=16)
+        assert {claim.agency_id for claim in claims} == {busy.id}
+        values = {
+            "agency_id": busy.id,
+            "message_ids": [claim.message_id for claim in claims],
+            "conversation_ids": [claim.conversation_id for claim in claims],
+            "twilio_sids": "{}",
+            "numbers": "{}",
+            "sources": ["queued"],
+        }
+        plan = _planned(transaction.bind(connection, busy.id).connection, statement, values)
+    assert _pages(plan) < FEW_PAGES
 
 
 def test_looking_after_a_hundred_thousand_queued_reads_little_of_them(

@@ -15,7 +15,7 @@ from sqlalchemy import TextClause, event, text
 from sqlalchemy.engine import make_url
 
 from persistence import attempts, conversations, messages, sends
-from persistence.connection import TenantConnection, driver_text
+from persistence.connection import PREPARED, TenantConnection, driver_text
 from persistence.prepared import find
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import Agency, Urls
@@ -49,7 +49,7 @@ FILL_THREAD = """
 """
 
 
-@pytest.fixture(params=["force_custom_plan", "force_generic_plan"])
+@pytest.fixture(params=[True, False], ids=["by its name", "as a text"])
 def database(request: pytest.FixtureRequest, urls: Urls, agency: Agency, other_agency: Agency) -> Iterator[Database]:
     """`agency` has many conversations and a long thread, `other_agency` few."""
     connection = psycopg2.connect(make_url(urls.superuser).set(drivername="postgresql").render_as_string(False))
@@ -60,8 +60,8 @@ def database(request: pytest.FixtureRequest, urls: Urls, agency: Agency, other_a
                 cursor.execute(statement, {**values, "rows": rows})
         cursor.execute("analyze contacts, conversations, messages")
     connection.close()
-    url = make_url(urls.app).update_query_dict({"options": f"-c plan_cache_mode={request.param}"})
-    pool = Database(url.render_as_string(False), pool_size=1, check_bindings=True)
+    pool = Database(urls.app, pool_size=1, check_bindings=True)
+    pool.prepares = request.param
     yield pool
     pool.close()
 
@@ -81,7 +81,7 @@ def explain(connection: TenantConnection, statement: TextClause, **parameters: A
     """The plan's nodes, with what each of them really read."""
     connection.execute(statement, **parameters)  # from now on it is asked for by its name, if it has one
     values = {**parameters, "agency_id": connection.agency_id}
-    prepared = find(statement, values)
+    prepared = find(statement, values) if PREPARED in connection.connection.info else None
     wording = driver_text(statement) if prepared is None else prepared.execute
     explained = connection.connection.exec_driver_sql(f"explain (analyze, format json) {wording}", values)
     return list(nodes(explained.scalar_one()[0]["Plan"]))

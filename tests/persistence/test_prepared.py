@@ -137,7 +137,7 @@ def test_the_plan_of_a_page_is_made_once(one: Database, agency: Agency) -> None:
         kept = connection.execute(
             text("select custom_plans, generic_plans from pg_prepared_statements order by 2 desc")
         )
-        assert [tuple(row) for row in kept] == [(5, 7), (5, 7), (0, 1)]  # PostgreSQL tries five times
+        assert [tuple(row) for row in kept] == [(0, 12), (0, 12), (0, 1)]
 
 
 def test_what_is_prepared_shows_each_agency_its_own(one: Database, agency: Agency, other_agency: Agency) -> None:
