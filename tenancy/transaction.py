@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
 from persistence.connection import PREPARED, TenantConnection, Transaction, UnboundConnection
-from tenancy import checkins, driver_errors
+from tenancy import checkins, checkouts, driver_errors
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class Database:
             connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, **TCP_TIMEOUTS},
         )
         event.listen(self.engine, "connect", self._look)
+        event.listen(self.engine, "checkout", checkouts.plan_anew)
         event.listen(self.engine, "checkin", checkins.drop_unless_idle)
         if check_bindings:
             event.listen(self.engine, "checkin", checkins.assert_unbound)
@@ -104,6 +105,7 @@ class Database:
             is_session = backend == driver_connection.info.backend_pid
             if is_session and self.prepares and not self.is_distributed:
                 record.info[PREPARED] = set()
+                checkouts.has_planned(record)
                 # Left to itself, the server plans anew each time for whatever takes an array of ids.
                 cursor.execute("set plan_cache_mode = force_generic_plan")
         if not driver_connection.autocommit:

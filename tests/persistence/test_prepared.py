@@ -12,6 +12,7 @@ from benchmarks import pgbouncer
 from persistence import conversations, messages
 from persistence.connection import PREPARED, driver_text
 from persistence.prepared import USUAL_LIMITS, find
+from tenancy import checkouts
 from tenancy.transaction import Conflict, Database, tenant_transaction, unbound_transaction
 from tests.agencies import Agency, Urls
 from tests.api_client import Api
@@ -153,6 +154,20 @@ def test_what_is_prepared_shows_each_agency_its_own(one: Database, agency: Agenc
             with tenant_transaction(one, each.id, read_only=True) as connection:
                 assert connection.execute(PHONES).scalars().all() == [f"+{number}"]
     assert len(known(one) or ()) == 2
+
+
+def test_a_connection_that_died_in_the_pool_is_replaced_when_its_plans_are_due(
+    one: Database, urls: Urls, agency: Agency, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkouts, "PLANS_SECONDS", 0.0)
+    with tenant_transaction(one, agency.id) as connection:
+        pid = connection.execute(text("select pg_backend_pid()")).scalar_one()
+    superuser = Database(urls.superuser, pool_size=1)
+    with unbound_transaction(superuser) as unbound:
+        unbound.execute(text("select pg_terminate_backend(:pid, 5000)"), pid=pid)
+    superuser.close()
+    with tenant_transaction(one, agency.id) as connection:
+        assert connection.execute(text("select pg_backend_pid()")).scalar_one() != pid
 
 
 @pytest.mark.skipif(pgbouncer.PROGRAM is None, reason="pgbouncer is not installed (apt install pgbouncer)")
