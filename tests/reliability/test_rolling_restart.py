@@ -91,6 +91,7 @@ def own_stack(
             urls,
             tmp_path_factory.mktemp("rolling"),
             WEB_CONCURRENCY="1",
+            HANDLER_THREADS="16",  # a place for each client: who waits for one while a table is locked is shed
             SEND_DEADLINE_SECONDS="5",
             STATUS_POLL_SECONDS="2",
         ) as stack,
