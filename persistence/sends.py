@@ -33,12 +33,17 @@ TRY_LOCK_KEY = text("""
 # is not taken, and so not waited for, where there is an answer already or somebody else is about to give one.
 # A key counts for 24 hours, whether or not it has been cleared away since.
 BEGIN_SEND = text("""
+    with earlier as (
+        select fingerprint, response, message_id,
+            created_at <= statement_timestamp() - interval '24 hours' as has_expired
+        from idempotency_keys
+        where agency_id = :agency_id
+        and key = :key
+    )
     select (cast(:key as text) is null or current_setting('app.key_is_held') = 'true') as key_is_held,
-        earlier.fingerprint, earlier.response, earlier.message_id,
-        earlier.created_at <= statement_timestamp() - interval '24 hours' as has_expired,
-        sender.*
+        earlier.*, sender.*
     from (select 1) as always
-    left join idempotency_keys earlier on earlier.agency_id = :agency_id and earlier.key = :key
+    left join earlier on true
     left join (
         select conversations.channel_id, conversations.opted_out_at is not null as opted_out,
             agencies.status as agency_status,
@@ -55,12 +60,7 @@ BEGIN_SEND = text("""
         and conversations.id = :conversation_id
         and (cast(:key as text) is null or (
             current_setting('app.key_is_held') = 'true'
-            and not exists (
-                select 1
-                from idempotency_keys
-                where agency_id = :agency_id
-                and key = :key
-                and created_at > statement_timestamp() - interval '24 hours')))
+            and not exists (select 1 from earlier where not has_expired)))
         for no key update of conversations
     ) sender on true
 """)

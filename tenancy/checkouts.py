@@ -11,7 +11,7 @@ PLANS_SECONDS = 10.0
 _PLANNED_AT = "faro_planned_at"
 
 
-def has_planned(record: sqlalchemy.pool.ConnectionPoolEntry) -> None:
+def mark_planned(record: sqlalchemy.pool.ConnectionPoolEntry) -> None:
     """The connection keeps plans from now on."""
     record.info[_PLANNED_AT] = time.monotonic()
 
@@ -33,4 +33,4 @@ def plan_anew(
             cursor.execute("discard plans")
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         raise sqlalchemy.exc.DisconnectionError from error
-    has_planned(record)
+    mark_planned(record)

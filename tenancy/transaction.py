@@ -105,7 +105,7 @@ class Database:
             is_session = backend == driver_connection.info.backend_pid
             if is_session and self.prepares and not self.is_distributed:
                 record.info[PREPARED] = set()
-                checkouts.has_planned(record)
+                checkouts.mark_planned(record)
                 # Left to itself, the server plans anew each time for whatever takes an array of ids.
                 cursor.execute("set plan_cache_mode = force_generic_plan")
         if not driver_connection.autocommit:

@@ -154,6 +154,8 @@ def test_a_refusal_is_shown_in_the_words_of_the_server_and_stays(
             pass
     expect(refusal).to_contain_text("Your role in this agency does not permit this.")
     expect(page.get_by_label("Your answer")).to_have_value("May I?")
+    conversations(page).nth(8).click()  # it was about another one
+    expect(refusal).to_be_hidden()
 
 
 @contextmanager

@@ -178,53 +178,40 @@ def test_a_contact_has_one_conversation_per_channel(database: Database, agency: 
     assert first == again != over_whatsapp
 
 
-@pytest.mark.parametrize("key", [None, "of-the-second"])
-def test_what_is_sent_while_another_message_is_sent_has_its_place_behind_it(
-    database: Database, agency: Agency, key: str | None
+def _send(connection: TenantConnection, conversation_id: UUID, key: str | None) -> datetime:
+    sender = sends.begin(connection, conversation_id=conversation_id, is_template=True, key=key, fingerprint=b"")
+    assert isinstance(sender, sends.Sender)
+    return sender.next_sent_at
+
+
+def _write(connection: TenantConnection, conversation_id: UUID, agency: Agency) -> datetime:
+    make_conversation(connection, agency, phone="+12025550100")
+    page = messages.list_page(connection, conversation_id=conversation_id, limit=1, before=None)
+    return datetime.fromisoformat(json.loads(page.messages)[0]["sent_at"])
+
+
+@pytest.mark.parametrize("what", ["sent", "sent with a key", "written by the contact"])
+def test_what_comes_while_a_message_is_sent_has_its_place_behind_it(
+    database: Database, agency: Agency, what: str
 ) -> None:
     (conversation_id,) = _fill(database, agency, 1)
 
-    def send() -> datetime:
+    def come() -> datetime:
         with tenant_transaction(database, agency.id) as connection:
-            sender = sends.begin(
-                connection, conversation_id=conversation_id, is_template=True, key=key, fingerprint=b""
-            )
-            assert isinstance(sender, sends.Sender)
-            return sender.next_sent_at
+            if what == "written by the contact":
+                return _write(connection, conversation_id, agency)
+            return _send(connection, conversation_id, None if what == "sent" else "a-key")
 
     with ThreadPoolExecutor(1) as pool:
         with tenant_transaction(database, agency.id) as connection:
             sender = sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
-            sent = pool.submit(send)
+            came = pool.submit(come)
             _await_somebody_who_waits(connection)
             sent_at = sender.next_sent_at + timedelta(hours=1)
             messages.insert(
                 connection, conversation_id=conversation_id, direction="outbound", status="queued", sent_at=sent_at
             )
-        assert sent.result() == sent_at + timedelta(microseconds=1)
-
-
-def test_what_a_contact_writes_while_a_message_is_sent_has_its_place_behind_it(
-    database: Database, agency: Agency
-) -> None:
-    (conversation_id,) = _fill(database, agency, 1)
-
-    def write() -> datetime:
-        with tenant_transaction(database, agency.id) as connection:
-            make_conversation(connection, agency, phone="+12025550100")
-            page = messages.list_page(connection, conversation_id=conversation_id, limit=1, before=None)
-            return datetime.fromisoformat(json.loads(page.messages)[0]["sent_at"])
-
-    with ThreadPoolExecutor(1) as pool:
-        with tenant_transaction(database, agency.id) as connection:
-            sender = sends.lock_for_sending(connection, conversation_id=conversation_id, is_template=True)
-            written = pool.submit(write)
-            _await_somebody_who_waits(connection)
-            sent_at = sender.next_sent_at + timedelta(hours=1)
-            messages.insert(
-                connection, conversation_id=conversation_id, direction="outbound", status="queued", sent_at=sent_at
-            )
-        assert written.result() == sent_at + timedelta(microseconds=1)
+        assert came.result() == sent_at + timedelta(microseconds=1)
 
 
 def test_a_message_that_is_brought_again_changes_and_makes_nothing(database: Database, agency: Agency) -> None:
