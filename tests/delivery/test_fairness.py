@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections import Counter
 from typing import Any
 from uuid import UUID
 
@@ -133,6 +134,21 @@ def test_a_quiet_agency_starts_within_five_seconds_beside_a_hundred_thousand_que
     finally:
         worker.stop()
         thread.join(timeout=30)
+
+
+def test_a_claim_takes_no_more_than_there_are_places_and_of_each_agency_in_turn(
+    office: Office, agency: Agency, other_agency: Agency
+) -> None:
+    for whose in (agency, other_agency):
+        for number in range(3):
+            office.queue(whose, office.converse(whose, phone=f"+1202555010{number}"), "Hello")
+    with unbound_transaction(office.worker_database) as connection:
+        taken = [outbox_work.claim(connection, worker_key=1, limit=4, per_agency=16) for _ in range(2)]
+    assert [len(claims) for claims in taken] == [4, 2]
+    for claims in taken:
+        assert Counter(claim.agency_id for claim in claims) == dict.fromkeys(
+            (agency.id, other_agency.id), len(claims) // 2
+        )
 
 
 @pytest.mark.parametrize("by_name", [True, False])
