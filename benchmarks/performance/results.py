@@ -51,7 +51,7 @@ def rows(results: Results) -> Iterator[Row]:
         yield from _ratios(comparison)
     for share in results.shares:
         what = f"response validation, {share.operation}: share of a request's CPU"
-        yield _at_most(what, 5.0, [100 * share.share], unit=" %")
+        yield _at_most(what, 5.0, [100 * one for one in share.shares], unit=" %")
     yield from _writes(results.writes)
     for operation, what in ((MESSAGES, "messages page"), (LIST, "conversation list with total")):
         if any(point.operation == operation for point in results.growth):

@@ -1,5 +1,6 @@
 """One run: the data set, all servers at once, and each part of the plan in turn."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,8 +119,16 @@ def read(rig: Rig, results: Results) -> None:
             for connections in rig.plan.connections
         ]
         results.comparisons += of_title
-        spent = of_title[0].median(OURS, "cpu")
-        results.shares.append(validation_share.measure(rig.running[OURS], asked_pages, cpu_milliseconds=spent))
+        ours = targets[OURS]
+        results.shares.append(
+            validation_share.measure(
+                rig.running[OURS],
+                asked_pages,
+                functools.partial(comparison.patiently, functools.partial(ours, rig.plan.connections[0], 1)),
+                rounds=rig.plan.rounds,
+                tell=rig.tell,
+            )
+        )
     results.memory = {name: load.memory(server.pid) for name, server in rig.running.items()}
 
 
