@@ -104,6 +104,9 @@ class Edge:
     async def _answer(self, exchange: Exchange) -> Answer:
         scope, state = exchange.scope, exchange.state
         request_head.check_size(scope["headers"])
+        raw_path = scope.get("raw_path") or scope["path"].encode("utf-8")
+        if request_head.hides_a_slash(raw_path):
+            raise problems.Problem("route_not_found")
         if scope["path"] in self._documentation:
             return await self._show_documentation(exchange)
         found = self._routes.find(scope["path"])
@@ -117,14 +120,18 @@ class Edge:
             return Answer(204, self._headers.preflight(route.methods))
         operation = self._operation(route, scope["method"])
         state["operation"] = operation.operation_id
-        return await self._admit(exchange, route, path_params, operation)
+        single = request_head.single_headers(scope["headers"], operation)
+        request_head.check_path(raw_path, route)
+        return await self._admit(exchange, single, path_params, operation)
 
     async def _admit(
-        self, exchange: Exchange, route: Route, path_params: Mapping[str, str], operation: Operation
+        self,
+        exchange: Exchange,
+        single: Mapping[bytes, bytes],
+        path_params: Mapping[str, str],
+        operation: Operation,
     ) -> Answer:
         scope = exchange.scope
-        single = request_head.single_headers(scope["headers"], operation)
-        request_head.check_path(scope.get("raw_path") or scope["path"].encode("utf-8"), route)
         request_head.check_query(scope["query_string"], operation)
         media_type = request_head.body_type(single, operation) if operation.bodies else None
         entry = Entry(self._lanes.of(operation))

@@ -60,8 +60,8 @@ class Exchange:
             raise problems.Problem("body_too_large")
         body = bytearray()
         try:
-            with lane.reading():
-                async with asyncio.timeout(limits.body_seconds):
+            async with asyncio.timeout(limits.body_seconds) as deadline:
+                with lane.reading(deadline):
                     while self.body_pending:
                         message = await self.receive()
                         if message["type"] == "http.disconnect":

@@ -97,20 +97,27 @@ class Lane:
         self._queue = Turns()
         self._queued = queued
         self._likely = likely
-        self._reading = 0
+        self._reading: dict[asyncio.Timeout, None] = {}
         self._limits = limits
         self._pace = Pace()
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Wait for a body, which takes no place from those whose is here. Raises Problem `overloaded`."""
-        if self._reading >= self._limits.bodies:
-            raise Problem("overloaded")
-        self._reading += 1
+    def reading(self, deadline: asyncio.Timeout) -> Iterator[None]:
+        """Wait for a body, which takes no place from those whose is here.
+
+        Where as many are waited for as may be, the time of the one that has been waited for longest is over: who sends
+        at once is never that one, and who sends nothing is, sooner or later.
+        """
+        if len(self._reading) >= self._limits.bodies:
+            oldest = next(iter(self._reading))
+            del self._reading[oldest]
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
+        self._reading[deadline] = None
         try:
             yield
         finally:
-            self._reading -= 1
+            self._reading.pop(deadline, None)
 
     async def enter(self, whose: Hashable = None) -> None:
         """Take a place, for whom it outlives. Raises Problem `overloaded`."""

@@ -221,9 +221,10 @@ def _bearer_claims(operation: AbstractOperation) -> Callable[[str, Any], Awaitab
 def _bearer_token(headers: Mapping[str, str]) -> str:
     """RFC 6750, section 2.1. Raises InvalidToken where there is none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    token = token.strip(" ")  # and nothing else that Python takes for a blank
+    if scheme.lower() != "bearer" or not token:
         raise errors.InvalidToken
-    return token.strip()
+    return token
 
 
 def _target(scope: Scope) -> str:

@@ -131,6 +131,12 @@ def _ambiguous(name: str, operation: Operation | None) -> Problem:
     return Problem("invalid_request", [(name, "must be given once, under this name")])
 
 
+def hides_a_slash(raw_path: bytes) -> bool:
+    """Whether a slash is written so that one reader takes it for the end of a part, and another for a part of it (RFC
+    3986, section 2.2): no path here has one."""
+    return b"%2f" in raw_path.lower()
+
+
 def check_path(raw_path: bytes, route: Route) -> None:
     """Raise Problem when a part of the path has more than one reading."""
     if len(raw_path) > MAX_TARGET_BYTES:

@@ -87,6 +87,8 @@ CREDENTIALS = {
     "bearer bad": 'Bearer error="invalid_token"',
     "Bearer good extra": 'Bearer error="invalid_token"',
     "Bearer g\xf6\xf6d": 'Bearer error="invalid_token"',
+    "Bearer good\xa0": 'Bearer error="invalid_token"',
+    "Bearer \x85good": 'Bearer error="invalid_token"',
 }
 
 

@@ -194,17 +194,32 @@ def test_a_failing_handler_frees_its_place(app: ASGIApp) -> None:
 
 
 def test_bodies_on_their_way_are_bounded_and_keep_nobody_from_running() -> None:
-    async def scenario() -> str:
+    async def scenario() -> list[str]:
         one = lane(running=1, queued=0, bodies=2, queue_seconds=1)
-        with one.reading(), one.reading():
-            with pytest.raises(Problem, match="overloaded"), one.reading():
-                pass
-            async with place(one):
-                pass
-        with one.reading():
-            return "free again"
+        ended = []
 
-    assert asyncio.run(scenario()) == "free again"
+        async def read(name: str, seconds: float) -> None:
+            try:
+                async with asyncio.timeout(60) as deadline:
+                    with one.reading(deadline):
+                        await asyncio.sleep(seconds)
+                ended.append(f"{name} came")
+            except TimeoutError:
+                ended.append(f"{name} took too long")
+
+        slow = [asyncio.create_task(read(f"slow {number}", 60)) for number in range(2)]
+        await asyncio.sleep(0)
+        async with place(one):
+            for number in range(5):  # each makes room by ending the one that has been waited for longest
+                await read(f"quick {number}", 0.01)
+        await asyncio.wait(slow, timeout=0.1)
+        left = [task for task in slow if not task.done()]
+        for task in left:
+            task.cancel()
+        return [*ended, f"{len(left)} is waited for"]
+
+    quick = [f"quick {number} came" for number in range(5)]
+    assert asyncio.run(scenario()) == ["slow 0 took too long", *quick, "1 is waited for"]
 
 
 def test_a_request_that_is_given_up_while_it_waits_leaves_the_queue() -> None:
