@@ -27,15 +27,14 @@ class Request:
     body: bytes
 
     def check_limit(self) -> None:
-        """Refuse, before anything is done for it, what is known to be past its agency's limit. Raises RateLimited, and
-        TenantMalformed where the request names two agencies."""
+        """Refuse, before anything is done for it, what is known to be past the limit of its token's agency. Raises
+        RateLimited, and TenantMalformed where the request names two agencies."""
         if self.claims is None:
             return
-        named = access.named_agency(header=self.headers.get("x-tenant-id"), query=self.tenant_id)
-        if named in (None, self.claims.agency_id):  # whether another one may be acted for is not known yet
-            usage = self.services.rate_limits.known_to_exceed(self.claims.agency_id)
-            if usage is not None:
-                self._obey(usage)
+        access.named_agency(header=self.headers.get("x-tenant-id"), query=self.tenant_id)
+        usage = self.services.rate_limits.known_to_exceed(self.claims.agency_id)
+        if usage is not None:
+            self._obey(usage)
 
     def _obey(self, usage: Usage) -> None:
         self.state["rate_limits"] = usage.quotas  # for the headers of the answer, whatever it will be
@@ -45,17 +44,23 @@ class Request:
     @contextmanager
     def open_inbox(self, *, sending: bool = False) -> Iterator[access.Inbox]:
         """The transaction of the agency that the request acts for; see `tenancy.access.open_inbox`."""
-
-        def count(agency_id: UUID) -> None:
-            if "rate_limits" not in self.state:  # a request that is being done again is one request
-                self._obey(self.services.rate_limits.spend(agency_id, sending=sending))
-
         if self.claims is None:  # an operation that asks for no token has no agency
             raise InvalidToken
+        tenant_header = self.headers.get("x-tenant-id")
+        acts_for = access.named_agency(header=tenant_header, query=self.tenant_id) or self.claims.agency_id
+        # A request that is being done again is one request.
+        counted: dict[UUID, Usage] = self.state.setdefault("counted", {})
+
+        def count(agency_id: UUID, sends: bool) -> None:
+            if agency_id not in counted:
+                counted[agency_id] = self.services.rate_limits.spend(agency_id, sending=sends)
+            if agency_id == acts_for or counted[agency_id].retry_after is not None:
+                self._obey(counted[agency_id])
+
         with access.open_inbox(
             self.services.database,
             self.claims,
-            header=self.headers.get("x-tenant-id"),
+            header=tenant_header,
             query=self.tenant_id,
             sending=sending,
             count=count,

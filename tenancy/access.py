@@ -38,24 +38,24 @@ def open_inbox(
     header: str | None,
     query: str | None,
     sending: bool = False,
-    count: Callable[[UUID], None],
+    count: Callable[[UUID, bool], None],
 ) -> Iterator[Inbox]:
     """Begin the transaction of the agency that the request names, or else the token's; commit at the end.
 
-    `header` is X-Tenant-ID, `query` is tenant_id. `count` is told of the agency as soon as it is known that the user
-    may act for it, and may raise. Raises TenantMalformed, TenantForbidden and RoleForbidden.
+    `header` is X-Tenant-ID, `query` is tenant_id. `count` is told of each agency for which the request counts, and
+    whether it is one that may send; it may raise. Raises TenantMalformed, TenantForbidden and RoleForbidden.
     """
     named = named_agency(header=header, query=query)
     agency_id = named or claims.agency_id
-    if agency_id == claims.agency_id:
-        count(agency_id)  # what is refused takes no connection
+    role: str | None = claims.role
+    # What is refused takes no connection. Whoever tries other agencies is counted like everybody.
+    count(claims.agency_id, sending and agency_id == claims.agency_id and role in SENDERS)
     with tenant_transaction(database, agency_id, read_only=not sending) as connection:
-        role: str | None = claims.role
         if agency_id != claims.agency_id:
             role = agencies.find_role(connection, user_id=claims.user_id)
             if role is None:
                 raise TenantForbidden
-            count(agency_id)
+            count(agency_id, sending and role in SENDERS)
         if role not in (SENDERS if sending else READERS):
             raise RoleForbidden
         yield Inbox(connection, claims.user_id, role, "request" if named else "token")

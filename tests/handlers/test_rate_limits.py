@@ -85,24 +85,38 @@ def test_one_agencys_limit_is_nobody_elses(limited: Api) -> None:
     assert left(limited.of(quiet).get("/conversations")) == {"requests": REQUESTS - 1}
 
 
-def test_a_stranger_cannot_use_up_an_agencys_limit(limited: Api) -> None:
-    agency, stranger = limited.new_agency(), limited.of(limited.new_agency())
-    for _ in range(REQUESTS + 1):
+def test_a_stranger_uses_up_the_limit_of_its_own_agency_and_of_no_other(limited: Api) -> None:
+    agency, home = limited.new_agency(), limited.new_agency()
+    stranger = limited.of(home)
+    for _ in range(REQUESTS):
         answer = stranger.get("/conversations", headers=[("X-Tenant-ID", str(agency.id))])
         assert answer.refusal == (403, "tenant_forbidden")
         assert "ratelimit" not in answer.headers
+    for tried in (agency.id, uuid4()):
+        answer = stranger.get("/conversations", headers=[("X-Tenant-ID", str(tried))])
+        assert (answer.refusal, left(answer)) == ((429, "rate_limited"), {"requests": 0})
+    assert stranger.get("/conversations").status == 429
     for _ in range(REQUESTS + 1):
         limited.ask("GET", f"{BASE_PATH}/conversations", headers=[("X-Tenant-ID", str(agency.id))])
     assert left(limited.of(agency).get("/conversations")) == {"requests": REQUESTS - 1}
 
 
-def test_a_member_who_names_another_agency_counts_there(limited: Api) -> None:
+def test_a_member_who_names_another_agency_counts_in_both(limited: Api) -> None:
     home, other = limited.new_agency(), limited.new_agency()
     me = limited.of(home, user_id="user_member")
     answer = me.get("/conversations", headers=[("X-Tenant-ID", str(other.id))])
     assert left(answer) == {"requests": REQUESTS - 1}
-    assert left(me.get("/conversations")) == {"requests": REQUESTS - 1}
+    assert left(me.get("/conversations")) == {"requests": REQUESTS - 2}
     assert left(limited.of(other).get("/conversations")) == {"requests": REQUESTS - 2}
+
+
+def test_who_may_not_send_uses_up_no_send(limited: Api) -> None:
+    agency = limited.new_agency()
+    conversation, viewer = limited.converse(agency), limited.of(agency, role="viewer")
+    for number in range(SENDS + 1):
+        answer = viewer.send(conversation)
+        assert (answer.refusal, left(answer)) == ((403, "role_forbidden"), {"requests": REQUESTS - 1 - number})
+    assert left(limited.of(agency).send(conversation)) == {"requests": REQUESTS - SENDS - 2, "sending": SENDS - 1}
 
 
 def test_webhooks_and_health_checks_are_never_limited(limited: Api) -> None:
