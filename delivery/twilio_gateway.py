@@ -36,6 +36,7 @@ from delivery.carrier import (
     create_arguments,
 )
 from delivery.outcomes import Accepted, NotProcessed, Outcome, Rejected, Unknown, outcome_of
+from persistence import storable_text
 
 # Callers need to know this module only.
 __all__ = ["Accepted", "Channel", "InvalidSignature", "ListedMedia", "ListedMessage", "ListingUnavailable"]
@@ -255,7 +256,7 @@ def _listed(row: MessageInstance) -> ListedMessage:
         messaging_service_sid=row.messaging_service_sid,
         date_created=row.date_created,
         error_code=row.error_code,
-        error_message=row.error_message,
+        error_message=None if row.error_message is None else storable_text.repair(row.error_message),
         num_media=int(row.num_media or 0),
     )
 

@@ -135,7 +135,8 @@ OUTCOME_OF_FAULT: list[tuple[dict[str, Any], type, bool]] = [
     ({"kind": "failed_later"}, Accepted, True),
     ({"kind": "too_many_requests"}, NotProcessed, False),
     ({"kind": "too_many_requests", "retry_after": 7}, NotProcessed, False),
-    *[({"kind": "reject", "code": code}, Rejected, False) for code in (21610, 63016, 21211, 30002, 63038, 21611)],
+    *[({"kind": "reject", "code": code}, Rejected, False) for code in (21610, 63016, 21211, 30002, 21611)],
+    ({"kind": "reject", "code": 63038, "http_status": 429}, Rejected, False),
     ({"kind": "reject", "code": 20003, "http_status": 401}, Rejected, False),
     ({"kind": "reject"}, Unknown, False),
     ({"kind": "reject", "http_status": 404}, Unknown, False),
@@ -372,6 +373,24 @@ def test_a_reply_without_end_is_given_up() -> None:
 def test_retry_after_is_read_in_both_its_forms(header: str | None, seconds: float | None) -> None:
     headers = {} if header is None else {"retry-after": header}
     assert outcomes.outcome_of(http_exchange.Answer(429, headers, b"")) == NotProcessed(seconds, "http_429")
+
+
+@pytest.mark.parametrize(("code", "kind"), [(63038, Rejected), (20429, NotProcessed), (30001, Rejected)])
+def test_429_is_about_the_sender_where_its_code_says_so(code: int, kind: type) -> None:
+    # As https://github.com/twilio/twilio-php/issues/661 quotes it.
+    body = b'{"code": %d, "message": "Account exceeded the 500 daily messages limit", "status": 429}' % code
+    assert type(outcomes.outcome_of(http_exchange.Answer(429, {}, body))) is kind
+
+
+@pytest.mark.parametrize("code", [b"null", b"true", b'"63038"', b"[63038]", b"{}"])
+def test_429_without_a_code_was_not_processed(code: bytes) -> None:
+    answer = http_exchange.Answer(429, {}, b'{"code": %s}' % code)
+    assert outcomes.outcome_of(answer) == NotProcessed(None, "http_429")
+
+
+def test_what_the_carrier_says_of_a_refusal_can_be_stored() -> None:
+    answer = http_exchange.Answer(400, {}, b'{"code": 21211, "message": "a\\u0000b\\ud83d"}')
+    assert outcomes.outcome_of(answer) == Rejected(21211, "a\ufffdb\ufffd", 400)
 
 
 def test_a_call_that_finds_no_free_place_within_its_deadline_was_not_processed(simulator: TwilioSimulator) -> None:
