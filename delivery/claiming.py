@@ -55,12 +55,14 @@ class Sending:
 
 @dataclass(frozen=True)
 class _Share:
-    """What one claim may take; `room` is how many more calls each slowed account gets."""
+    """What one claim may take; `room` is how many more calls each slowed account gets, `slowed` are the agencies of
+    those that get some."""
 
     limit: int
     per_agency: int
     passed_over: set[UUID]
     room: dict[str, int]
+    slowed: set[UUID]
 
 
 class Claimer:
@@ -94,13 +96,7 @@ class Claimer:
         begun: list[tuple[Job, TwilioAccount | None]] = []
         try:
             with unbound_transaction(self._database) as connection:
-                claims = outbox_work.claim(
-                    connection,
-                    worker_key=session.worker_key,
-                    limit=share.limit,
-                    per_agency=share.per_agency,
-                    passed_over=list(share.passed_over),
-                )
+                claims = self._take(connection, session, share)
                 by_agency = attrgetter("agency_id")
                 for agency_id, group in groupby(sorted(claims, key=by_agency), key=by_agency):
                     begun += self._begin(connection, agency_id, [claim.message_id for claim in group], share.room)
@@ -115,20 +111,36 @@ class Claimer:
             return []
         return begun
 
+    def _take(self, connection: UnboundConnection, session: Session, share: _Share) -> list[Claim]:
+        """First those whose account is not slowed, who have all places; then as many of the others as the account with
+        the least room gets."""
+
+        def take(limit: int, passed_over: set[UUID]) -> list[Claim]:
+            return outbox_work.claim(
+                connection,
+                worker_key=session.worker_key,
+                limit=limit,
+                per_agency=share.per_agency,
+                passed_over=list(passed_over),
+            )
+
+        claims = take(share.limit, share.passed_over | share.slowed)
+        rooms = [left for left in share.room.values() if left > 0]
+        left = min([share.limit - len(claims), *rooms])
+        return claims + take(left, share.passed_over) if share.slowed and left > 0 else claims
+
     def _share(self, under_way: list[Job]) -> _Share:
         limit, passed_over, per_agency = self._sending.concurrency - len(under_way), set[UUID](), PER_AGENCY
         if limit <= 0:
             limit, passed_over, per_agency = limit + self._sending.reserved, {job.agency_id for job in under_way}, 1
         calls = Counter(job.account_sid for job in under_way)
         room = {account_sid: most - calls[account_sid] for account_sid, most in self._pace.slowed().items()}
+        slowed = set[UUID]()
         for account_sid, left in room.items():
-            if left > 0:
-                limit = min(limit, left)
-            else:
-                passed_over |= self._agencies[account_sid]
+            (slowed if left > 0 else passed_over).update(self._agencies[account_sid])
         if time.monotonic() < self._careful_until:
             limit = min(limit, 1)
-        return _Share(limit, per_agency, passed_over, room)
+        return _Share(limit, per_agency, passed_over, room, slowed)
 
     def _begin(
         self, connection: UnboundConnection, agency_id: UUID, message_ids: list[UUID], room: dict[str, int]

@@ -5,13 +5,18 @@ from uuid import UUID
 
 import pytest
 
+from delivery import claiming
 from delivery import pace as pace_module
+from delivery.claiming import Claimer
 from delivery.pace import Pace
+from delivery.session import Session
 from delivery.worker import Sending, Worker
-from tests.agencies import Agency
+from tenancy import transaction
+from tests.agencies import Agency, Urls
 from tests.delivery.conftest import NOWHERE, Office, running_worker, wait_until
 
 MOST = 16
+QUIET = "AC" + "9" * 32
 
 
 class Clock:
@@ -103,3 +108,16 @@ def test_an_account_without_room_is_passed_over_and_its_queue_kept_in_order(
         wait_until(lambda: all(office.state(agency, one) == "accepted" for one in ids))
     sent = [one["body"] for one in office.simulator.accepted if one["body"] != "theirs"]
     assert sent == ["0", "1", "2", "3"]
+
+
+def test_a_slowed_account_that_has_nothing_to_send_slows_no_other(urls: Urls, office: Office, agency: Agency) -> None:
+    for number in range(30):
+        office.queue(agency, office.converse(agency, f"+1202555{number:04d}"), "Hello")
+    pace = Pace(32, Clock())
+    while not pace.is_slowest(QUIET):
+        pace.refused(QUIET, begun_at=pace.now())
+    sending = Sending(NOWHERE, concurrency=32, validity_seconds=3600, first_look_seconds=0.0)
+    claimer = Claimer(database=office.worker_database, credentials=office.credentials, sending=sending, pace=pace)
+    with transaction.session(urls.worker) as connection:
+        claimed = claimer.claim(Session(connection), {}, set())
+    assert len(claimed) == claiming.PER_AGENCY
