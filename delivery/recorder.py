@@ -2,14 +2,17 @@
 
 What ends within a moment is written together, in one transaction that is bound to one agency after the other: a commit
 costs more than all that is committed. Whatever goes wrong with several is done again, agency by agency and then one by
-one, so that no message suffers for another.
+one, so that no message suffers for another; and what goes wrong with one is tried again after a while, behind what
+came meanwhile, so that nobody who holds conversations keeps others from being written down.
 """
 
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from queue import Empty, SimpleQueue
@@ -39,6 +42,7 @@ class Ended:
     job: Job
     record: Callable[[TenantConnection], None]
     accepted: Accepted | None = None
+    by_itself: bool = False  # it could not be written before
 
 
 class Recorder:
@@ -49,6 +53,8 @@ class Recorder:
         self._stopping = stopping
         self._recorded = recorded
         self._queue: SimpleQueue[Ended | None] = SimpleQueue()
+        # What could not be written, and from when on it is tried again: in the order of these times.
+        self._again: deque[tuple[float, Ended]] = deque()
         self._gathering = threading.Lock()
 
     def put(self, ended: Ended) -> None:
@@ -76,9 +82,9 @@ class Recorder:
     def _gather(self) -> list[Ended]:
         """What there is to write, or nothing at the end. One thread gathers, while the others write."""
         with self._gathering:
-            first = self._queue.get()
-            if first is None:
-                return []
+            first = self._next()
+            if first is None or first.by_itself:
+                return [first] if first else []
             self._stopping.wait(GATHERING_SECONDS)
             batch = [first]
             while len(batch) < MOST_AT_A_TIME:
@@ -92,11 +98,22 @@ class Recorder:
                 batch.append(ended)
             return batch
 
+    def _next(self) -> Ended | None:
+        """Wait for what has ended, and for what is to be tried again; None at the end, when neither is left."""
+        while True:
+            if self._again and (self._stopping.is_set() or self._again[0][0] <= time.monotonic()):
+                return self._again.popleft()[1]
+            with suppress(Empty):
+                ended = self._queue.get(timeout=RETRY_SECONDS / 2)
+                if ended is not None or not self._again:
+                    return ended
+                self._queue.put(None)
+
     def _write_all(self, batch: list[Ended]) -> None:
         plain: list[Ended] = []
         left: list[Ended] = []
         for ended in batch:
-            is_plain = ended.accepted is not None and recording.is_plain(ended.accepted)
+            is_plain = not ended.by_itself and ended.accepted is not None and recording.is_plain(ended.accepted)
             (plain if is_plain else left).append(ended)
         groups = _by_agency(plain)
         if groups and not self._write_together(groups):
@@ -123,25 +140,20 @@ class Recorder:
 
     def _write(self, ended: Ended) -> None:
         """What was observed is written down as soon as the database takes it; each record may be repeated."""
-        names = recording.names(ended.job)
-        try:
-            while not self._is_written(ended):
-                self._stopping.wait(RETRY_SECONDS)
-        except Exception as error:  # the attempt stays open, and is looked into as one that nobody holds
-            logger.error("send_broke_off", exc_info=True, extra={**names, "error": type(error).__name__})
-        finally:
-            self._recorded(ended.job)
-
-    def _is_written(self, ended: Ended) -> bool:
-        stopping = self._stopping.is_set()
+        stopping = self._stopping.is_set()  # then this is the last time
         try:
             with tenant_transaction(self._database, ended.job.agency_id) as tenant:
+                if ended.by_itself:
+                    acceptances.be_brief(tenant)
                 ended.record(tenant)
-        except (DatabaseUnavailable, OutcomeUnknown):
-            if stopping:
-                raise
-            return False
-        return True
+        except Exception as error:
+            if isinstance(error, DatabaseUnavailable | OutcomeUnknown) and not stopping:
+                self._again.append((time.monotonic() + RETRY_SECONDS, replace(ended, by_itself=True)))
+                return
+            # The attempt stays open, and is looked into as one that nobody holds.
+            extra = {**recording.names(ended.job), "error": type(error).__name__}
+            logger.error("send_broke_off", exc_info=True, extra=extra)
+        self._recorded(ended.job)
 
 
 def _by_agency(batch: list[Ended]) -> list[tuple[UUID, list[Ended]]]:

@@ -92,7 +92,7 @@ class Acceptance:
     twilio_sid: str
 
 
-def be_brief(connection: UnboundConnection) -> None:
+def be_brief(connection: TenantConnection | UnboundConnection) -> None:
     """Wait for no lock longer than a moment in this transaction: whoever writes it can do the rest by itself."""
     connection.transaction.run_text_later(BE_BRIEF)
 

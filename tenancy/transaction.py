@@ -258,6 +258,8 @@ def _status(connection: sqlalchemy.Connection) -> int:
 def _reported(database: Database, connection: sqlalchemy.Connection) -> Iterator[None]:
     try:
         yield
+    except sqlalchemy.exc.TimeoutError as error:  # one that died in the pool was to be replaced, and somebody was first
+        raise DatabaseUnavailable from error
     except sqlalchemy.exc.DBAPIError as error:
         if not driver_errors.is_the_databases(error):
             raise

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from delivery import evidence, recording
+from delivery import evidence, recorder, recording
 from delivery.outcomes import Accepted, Unknown
 from delivery.recorder import Ended, Recorder
 from persistence import attempts, conversations, outbox_work
@@ -122,6 +122,51 @@ def test_a_conversation_that_somebody_holds_keeps_no_other_agency_waiting(
         SIDS[0],
         SIDS[1],
     ]
+
+
+def test_many_conversations_that_somebody_holds_keep_no_other_agency_waiting(
+    office: Office, agency: Agency, other_agency: Agency
+) -> None:
+    held = [office.converse(other_agency, f"+1202555{number:04d}") for number in range(2 * recorder.THREADS)]
+    theirs = [office.queue(other_agency, one, "Hello") for one in held]
+    mine = office.queue(agency, office.converse(agency), "Hello")
+    jobs = [*claim(office, other_agency, theirs), *claim(office, agency, [mine])]
+    recorded: list[UUID] = []
+    stopping = threading.Event()
+    one = Recorder(
+        database=office.worker_database, stopping=stopping, recorded=lambda job: recorded.append(job.message_id)
+    )
+    with one.running():
+        with tenant_transaction(office.database, other_agency.id) as holding:
+            for conversation_id in held:
+                holding.execute(conversations.LOCK, conversation_id=conversation_id)
+            for job, sid in zip(jobs[:-1], SIDS, strict=False):
+                one.put(ended(job, Accepted(sid, "queued")))
+            wait_until(lambda: len(one._again) >= recorder.THREADS)  # all have been tried, or are being tried
+            one.put(ended(jobs[-1], Accepted(SIDS[-1], "queued")))
+            wait_until(lambda: mine in recorded)
+            assert recorded == [mine]
+        wait_until(lambda: len(recorded) == len(jobs))
+    assert {office.message(other_agency, message_id)["twilio_sid"] for message_id in theirs} == set(SIDS[: len(theirs)])
+
+
+def test_what_cannot_be_written_is_tried_once_more_when_the_worker_stops(office: Office, agency: Agency) -> None:
+    conversation_id = office.converse(agency)
+    message_id = office.queue(agency, conversation_id, "Hello")
+    (job,) = claim(office, agency, [message_id])
+    recorded: list[UUID] = []
+    stopping = threading.Event()
+    one = Recorder(
+        database=office.worker_database, stopping=stopping, recorded=lambda job: recorded.append(job.message_id)
+    )
+    with tenant_transaction(office.database, agency.id) as holding:
+        holding.execute(conversations.LOCK, conversation_id=conversation_id)
+        with one.running():
+            one.put(ended(job, Accepted(SIDS[0], "queued")))
+            wait_until(lambda: len(one._again) == 1)
+            stopping.set()
+    assert recorded == [message_id]
+    assert office.state(agency, message_id) == "calling"  # and so it is looked into
 
 
 def test_what_is_special_about_one_message_is_seen_among_many(

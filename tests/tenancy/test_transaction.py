@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
+import sqlalchemy
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
@@ -223,3 +224,12 @@ def test_with_citus_each_statement_goes_out_alone(
     assert phones(one, agency) == ["+1"]
     assert sent[0] == f"BEGIN READ ONLY; SET LOCAL app.agency_id = '{agency.id}'"
     assert len(sent) == 3
+
+
+def test_a_place_of_the_pool_that_does_not_come_free_is_a_database_that_cannot_be_had(
+    database: Database, agency: Agency
+) -> None:
+    """A connection that died in the pool is replaced in the middle of a transaction, and somebody may be first."""
+    for read_only in (True, False):
+        with pytest.raises(DatabaseUnavailable), tenant_transaction(database, agency.id, read_only=read_only):
+            raise sqlalchemy.exc.TimeoutError
