@@ -60,7 +60,7 @@ KINDS: Mapping[str, Kind] = {
     "database_unavailable": Kind(503, "Database unavailable", "Nothing was changed. Please repeat the request.", 2),
     "outcome_unknown": Kind(503, "Outcome unknown", "The change may or may not stand. Repeat it with the same key.", 2),
     "overloaded": Kind(503, "Overloaded", "Too many requests are under way. Please repeat the request.", 1),
-    "keys_unavailable": Kind(503, "Keys unavailable", "The keys that verify tokens cannot be had at the moment.", 5),
+    "keys_unavailable": Kind(503, "Keys unavailable", "The keys to check the request with cannot be had.", 5),
     "not_ready": Kind(503, "Not ready", "Requests should go to another process for the moment; see errors.", 2),
 }
 

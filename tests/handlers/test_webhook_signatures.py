@@ -234,6 +234,15 @@ def test_an_agencys_own_account_signs_with_its_own_token_and_the_one_before(webh
     assert webhook.stored() == 2
 
 
+def test_while_an_accounts_token_cannot_be_decrypted_its_webhooks_are_to_come_again(webhook: Webhook) -> None:
+    form = {**webhook.form, "AccountSid": own_account(webhook.api, webhook.agency)}
+    webhook.api.sql(webhook.agency, "update twilio_accounts set auth_token = 'gAAAA' where agency_id = :agency_id")
+    answer = webhook.post(webhook.sign(OWN_TOKEN, form=form), form=form)
+    assert answer.refusal == (503, "keys_unavailable")
+    assert answer.headers["retry-after"] == "5"
+    assert webhook.stored() == 0
+
+
 def test_the_installations_token_and_the_one_before_count_while_they_are_exchanged(urls: Urls) -> None:
     with served(urls, TWILIO_PREVIOUS_AUTH_TOKEN=OLD_TOKEN) as api:
         agency, other = api.new_agency(), api.new_agency()
