@@ -283,8 +283,10 @@ def at(old: str, id_: str) -> Provoke:
 
 def as_role(role: str) -> Provoke:
     def provoke(world: World, operation: Operation) -> Answer:
-        path = path_of(operation).removeprefix(BASE_PATH)
-        return world.caller(role).post(path, next(iter(bodies(operation).values()), None))
+        path, caller = path_of(operation).removeprefix(BASE_PATH), world.caller(role)
+        if operation.method == "get":
+            return caller.get(path)
+        return caller.post(path, next(iter(bodies(operation).values()), None))
 
     return provoke
 
@@ -349,6 +351,7 @@ PROVOKED: dict[str, Provoke] = {
     ),
     "TenantForbidden": lambda world, operation: ask(world, operation, X_Tenant_ID=OTHER_ID),
     "RoleForbidden": as_role("viewer"),
+    "RoleUnknown": as_role("janitor"),
     "AgencySuspended": after(World.suspend),
     "ConversationForbidden": at("ConversationId", OTHER_ID),
     "InvalidSignature": lambda world, operation: world.api.post_form(path_of(operation), b"MessageSid=SM1", "bm8="),
