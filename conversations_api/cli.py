@@ -45,7 +45,7 @@ Asked to stop, it takes no more work and ends its calls; what takes longer than 
 workers, or to its next start, to find out."""
 _MIGRATE = """\
 Bring the database to the schema of this release, as its owner. It may run while the previous release serves, and may be
-run again: a lock that it does not get within 2 seconds ends it with nothing changed.
+run again: a lock that it does not get within a second ends it with nothing changed.
 
 needs      MIGRATION_DATABASE_URL (the owner's role)"""
 _REDACT = """\
