@@ -39,7 +39,9 @@ KINDS: Mapping[str, Kind] = {
     "unauthenticated": Kind(401, "Not authenticated", "A valid bearer token is needed."),
     "tenant_forbidden": Kind(403, "Agency not yours", "You are not a member of the agency that the request names."),
     "role_forbidden": Kind(403, "Role not sufficient", "Your role in this agency does not permit this."),
-    "agency_suspended": Kind(403, "Agency suspended", "The agency is suspended, or not set up here, and sends nothing."),
+    "agency_suspended": Kind(
+        403, "Agency suspended", "The agency is suspended, or not set up here, and sends nothing."
+    ),
     "conversation_forbidden": Kind(403, "Conversation not yours", "You may not send to this conversation."),
     "invalid_signature": Kind(403, "Invalid signature", "The request was not signed by Twilio for this account."),
     "conversation_not_found": Kind(404, "Conversation not found", "The agency has no such conversation."),
