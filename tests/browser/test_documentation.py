@@ -123,6 +123,15 @@ def test_the_introduction_is_a_chapter_with_its_tables(ui: SwaggerUi) -> None:
     assert ui.page.locator(".information-container table").count() >= 2
 
 
+def test_the_introduction_leads_to_the_page_to_read(ui: SwaggerUi) -> None:
+    ui.open()
+    if folder := os.environ.get("SCREENSHOTS"):
+        ui.page.screenshot(path=Path(folder) / "swagger-ui-introduction.png")
+    ui.page.get_by_role("link", name="read everything on one page").click()
+    expect(ui.page.locator("h1").first).to_have_text(re.compile("Faro Conversations"))
+    assert ui.page.url.endswith("/docs")
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_can_be_tried_out(ui: SwaggerUi, ids: dict[str, str], name: str) -> None:
     block = ui.try_out(OPERATIONS[name], ids, authorize=True)
