@@ -56,7 +56,7 @@ KINDS: Mapping[str, Kind] = {
     "contact_opted_out": Kind(422, "Contact opted out", "The contact takes no messages from this channel."),
     "whatsapp_window_closed": Kind(422, "WhatsApp window closed", "WhatsApp now takes only an approved template."),
     "not_resendable": Kind(422, "Not resendable", "Only an unconfirmed message can be resent."),
-    "rate_limited": Kind(429, "Too many requests", "The agency has used up its requests for the moment.", 1),
+    "rate_limited": Kind(429, "Too many requests", "The agency has used up a limit for the moment; see RateLimit.", 1),
     "headers_too_large": Kind(431, "Headers too large", "The headers of the request are too large or too many."),
     "internal_error": Kind(500, "Internal error", "Something went wrong on our side. It has been logged."),
     "database_unavailable": Kind(503, "Database unavailable", "Nothing was changed. Please repeat the request.", 2),
