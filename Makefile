@@ -114,7 +114,8 @@ clean: $(if $(wildcard .data/postgres.json .data-bench/postgres.json),$(VENV)/.d
 
 .PHONY: distclean
 distclean: clean  ## the same, and the environments with it
-	@rm -rf $(VENV) .tox
+	@rm -rf $(VENV) .tox $(NODE_TOOLS) benchmarks/peers/postgraphile/node_modules
+	@rm -rf $(addprefix examples/inbox/,node_modules dist schema.ts)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The virtual environment. It is made with the newest tested Python found here, kept, and renewed only when what it was
