@@ -140,7 +140,7 @@ def _sending(sending: Sending) -> Iterator[str]:
         ),
     )
     yield (
-        f"Calls in flight: median {sending.in_flight_median:g}, most {sending.in_flight_most}. "
+        f"Messages under way: median {sending.under_way_median:g}, most {sending.under_way_most}. "
         f"CPU for a message: worker {sending.cpu.worker:.1f} ms, its start included, PostgreSQL "
         f"{sending.cpu.postgres:.1f} ms, carrier {sending.cpu.carrier:.1f} ms, together {sending.cpu.all:.1f} ms.\n"
     )

@@ -59,7 +59,7 @@ def rows(results: Results) -> Iterator[Row]:
             yield _at_most(f"{what}: slowest p50 by the one of the smallest, first page", 1.5, [value])
     if results.sending is not None:
         yield _at_least("worker by a bare client at concurrency 64", 0.9, results.sending.ratios)
-        yield _at_least("worker: calls in flight in one process", 64, [results.sending.in_flight_most])
+        yield _at_least("worker: messages under way in one process", 64, [results.sending.under_way_most])
     if OURS in results.memory:
         processes = [pss for pss, _ in results.memory[OURS][1:]]
         yield _at_most("memory (PSS) of an API process", 120, processes, unit=" MiB")

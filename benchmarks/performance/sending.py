@@ -68,13 +68,13 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Sending:
-    """Messages per second of the worker and of the bare client; `in_flight`: calls that the worker had open."""
+    """Messages per second of the worker and of the bare client; `under_way`: what stood as `calling`."""
 
     messages: int
     worker_rates: tuple[float, ...]
     bare_rates: tuple[float, ...]
-    in_flight_median: float
-    in_flight_most: int
+    under_way_median: float
+    under_way_most: int
     cpu: Cpu
 
     @property
@@ -93,22 +93,22 @@ def measure(
     tell: Callable[[str], None],
 ) -> Sending:
     """The worker and the bare client in turn, each sending so many messages."""
-    worker_rates, bare_rates, in_flight, cpu = [], [], [0], []
+    worker_rates, bare_rates, under_way, cpu = [], [], [0], []
     for number in range(1, rounds + 1):
         tell(f"worker, round {number} of {rounds}: bare client")
         bare_rates.append(_bare(folder, messages))
         tell(f"worker, round {number} of {rounds}: worker")
         rate, seen, spent = _worker(postgres, database, keys, folder, messages)
         worker_rates.append(rate)
-        in_flight += seen
+        under_way += seen
         cpu.append(spent)
-    busy = [count for count in in_flight if count] or [0]
+    busy = [count for count in under_way if count] or [0]
     return Sending(
         messages=messages,
         worker_rates=tuple(worker_rates),
         bare_rates=tuple(bare_rates),
-        in_flight_median=statistics.median(busy),
-        in_flight_most=max(in_flight),
+        under_way_median=statistics.median(busy),
+        under_way_most=max(under_way),
         cpu=Cpu(*(statistics.median(one) for one in zip(*cpu, strict=True))),
     )
 

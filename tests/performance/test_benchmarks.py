@@ -70,7 +70,7 @@ def test_growth_is_measured_at_every_size_and_depth(results: Results) -> None:
 def test_the_worker_sends_every_message_of_its_queue(results: Results) -> None:
     assert results.sending is not None
     assert results.sending.messages == run.TINY.messages
-    assert results.sending.in_flight_most >= 1
+    assert results.sending.under_way_most >= 1
 
 
 def test_the_report_names_every_row_that_is_to_be_reached_and_shows_its_pictures(
