@@ -86,10 +86,11 @@ class TwilioGateway:
         """
         call = _Call(self, may_send)
         outcome = self._create(account, message, call)
-        detail = getattr(outcome, "reason", None) or getattr(outcome, "error_code", "")
         seconds = self.total_deadline_seconds - call.left()
         metrics.sent(outcome, seconds)
-        logger.info("twilio create: %s %s in %.3f s", type(outcome).__name__, detail, seconds)
+        told = {name: getattr(outcome, name, None) for name in ("reason", "error_code")}
+        extra = {"outcome": metrics.OUTCOMES[type(outcome)], **told, "duration_ms": round(seconds * 1000, 2)}
+        logger.info("twilio_create", extra=extra)
         return outcome
 
     def _create(self, account: TwilioAccount, message: OutboundMessage, call: "_Call") -> Outcome:

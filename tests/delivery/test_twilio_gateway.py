@@ -532,13 +532,15 @@ def test_no_log_holds_a_text_a_phone_number_or_a_token(
     with pytest.raises(twilio_gateway.ListingUnavailable):
         gateway.list_messages(ACCOUNT, to="whatsapp:+12025550101")
     gateway.list_messages(ACCOUNT, to="whatsapp:+12025550101")
-    assert [record.getMessage().split()[2] for record in caplog.records if "create" in record.getMessage()] == [
-        "Accepted",
-        "Rejected",
-        "Unknown",
+    logged = [vars(record) for record in caplog.records]
+    calls = [fields for fields in logged if fields["msg"] == "twilio_create"]
+    assert [(fields["outcome"], fields["error_code"]) for fields in calls] == [
+        ("accepted", None),
+        ("rejected", 21211),
+        ("unknown", None),
     ]
     for secret in ("2025550101", "2025550100", "Sunday", ACCOUNT.auth_token):
-        assert secret not in caplog.text
+        assert secret not in caplog.text + repr(logged)
     assert logging.getLogger("twilio.http_client").getEffectiveLevel() == logging.WARNING
 
 
