@@ -28,18 +28,22 @@ Serve the API over HTTP until SIGTERM or SIGINT, and then finish what is under w
 needs      DATABASE_URL (the application's role), JWT_ISSUER, JWT_AUDIENCE, JWT_JWKS_URL or JWT_PUBLIC_KEY,
            PUBLIC_BASE_URL, SECRETS_KEY
 may have   HOST, PORT (8080), WEB_CONCURRENCY (processes, 2), HANDLER_THREADS, SERVE_DOCS, CORS_ALLOWED_ORIGINS,
+           JWT_AUTHORIZED_PARTIES,
            TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN (one account for the agencies that have none of their own),
+           TWILIO_PREVIOUS_AUTH_TOKEN, TWILIO_BASE_URL,
            RATE_LIMIT_REQUESTS_PER_MINUTE, RATE_LIMIT_SENDS_PER_MINUTE, RATE_LIMIT_STORAGE_URL (Redis),
-           METRICS_HOST, METRICS_PORT, OTEL_EXPORTER_OTLP_ENDPOINT
+           LOG_LEVEL, METRICS_HOST, METRICS_PORT, OTEL_EXPORTER_OTLP_ENDPOINT
 
 It does not start on a database whose role could see past row-level security, or whose schema is not this release's."""
 _WORKER = """\
 Send what is queued and find out what became of it, until SIGTERM or SIGINT. Any number of workers may run.
 
 needs      WORKER_DATABASE_URL (the worker's role, not through a transaction pooler), PUBLIC_BASE_URL, SECRETS_KEY
-may have   TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, TWILIO_BASE_URL, SEND_CONCURRENCY, SEND_DEADLINE_SECONDS,
-           RECONCILE_GRACE_SECONDS, RECONCILE_HOLD_SECONDS, RECONCILE_INTERVAL_SECONDS, METRICS_HOST, METRICS_PORT,
-           OTEL_EXPORTER_OTLP_ENDPOINT
+may have   TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, TWILIO_BASE_URL, TWILIO_VALIDITY_SECONDS,
+           SEND_CONCURRENCY, SEND_CONNECT_TIMEOUT_SECONDS, SEND_DEADLINE_SECONDS,
+           RECONCILE_GRACE_SECONDS, RECONCILE_HOLD_SECONDS, RECONCILE_INTERVAL_SECONDS,
+           STATUS_POLL_SECONDS, INBOUND_CHECK_SECONDS,
+           LOG_LEVEL, METRICS_HOST, METRICS_PORT, OTEL_EXPORTER_OTLP_ENDPOINT
 
 Asked to stop, it takes no more work and ends its calls; what takes longer than 15 seconds is left to the other
 workers, or to its next start, to find out."""
@@ -47,14 +51,16 @@ _MIGRATE = """\
 Bring the database to the schema of this release, as its owner. It may run while the previous release serves, and may be
 run again: a lock that it does not get within a second ends it with nothing changed.
 
-needs      MIGRATION_DATABASE_URL (the owner's role)"""
+needs      MIGRATION_DATABASE_URL (the owner's role)
+may have   LOG_LEVEL"""
 _REDACT = """\
 Delete what one person wrote and was written to, because they asked for it: text, media, templates and transcripts, here
 and at Twilio, and the person's name. Ids, statuses, times and the phone number stay. What is not sent yet is left as it
 is. It may be run again, and goes on where it stopped; it ends with status 1 as long as something is left.
 
 needs      MIGRATION_DATABASE_URL (the owner's role), SECRETS_KEY
-may have   TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, TWILIO_BASE_URL, SEND_DEADLINE_SECONDS"""
+may have   TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, TWILIO_BASE_URL, SEND_CONNECT_TIMEOUT_SECONDS,
+           SEND_DEADLINE_SECONDS, LOG_LEVEL"""
 _DEMO = """\
 Serve the API with live data on this machine: a PostgreSQL of its own, the API, a worker and a simulated Twilio whose
 contacts answer. Prints where Swagger UI is, tokens, and requests to paste. Ctrl-C stops everything; the data stays in

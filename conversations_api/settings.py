@@ -130,9 +130,12 @@ def _log_level(value: str) -> str:
     return value.upper()
 
 
-def _setting(variable: str, parse: Callable[[str], Any], *, needed_by: str = "", default: Any = None) -> Any:
-    """`needed_by` names the commands that do not start without it."""
-    return field(default=default, metadata={"variable": variable, "parse": parse, "needed_by": needed_by.split()})
+def _setting(
+    variable: str, parse: Callable[[str], Any], *, needed_by: str = "", read_by: str = "", default: Any = None
+) -> Any:
+    """`needed_by` names the commands that do not start without it, `read_by` those that do and use it."""
+    commands = {"needed_by": needed_by.split(), "read_by": read_by.split()}
+    return field(default=default, metadata={"variable": variable, "parse": parse, **commands})
 
 
 @dataclass(frozen=True)
@@ -144,40 +147,58 @@ class Settings:
     migration_database_url: str = _setting("MIGRATION_DATABASE_URL", _database_url, needed_by="migrate redact")
     jwt_issuer: str = _setting("JWT_ISSUER", _text, needed_by="serve")
     jwt_audience: str = _setting("JWT_AUDIENCE", _text, needed_by="serve")
-    jwt_jwks_url: str | None = _setting("JWT_JWKS_URL", _web_url)
-    jwt_public_key: str | None = _setting("JWT_PUBLIC_KEY", _public_key)
-    jwt_authorized_parties: tuple[str, ...] = _setting("JWT_AUTHORIZED_PARTIES", _words, default=())
+    jwt_jwks_url: str | None = _setting("JWT_JWKS_URL", _web_url, read_by="serve")
+    jwt_public_key: str | None = _setting("JWT_PUBLIC_KEY", _public_key, read_by="serve")
+    jwt_authorized_parties: tuple[str, ...] = _setting("JWT_AUTHORIZED_PARTIES", _words, read_by="serve", default=())
     public_base_url: str = _setting("PUBLIC_BASE_URL", _web_url, needed_by="serve worker")
     secrets_key: str = _setting("SECRETS_KEY", _secrets_key, needed_by="serve worker redact")
-    twilio_account_sid: str | None = _setting("TWILIO_ACCOUNT_SID", _account_sid)
-    twilio_auth_token: str | None = _setting("TWILIO_AUTH_TOKEN", _auth_token)
-    twilio_previous_auth_token: str | None = _setting("TWILIO_PREVIOUS_AUTH_TOKEN", _auth_token)
-    twilio_base_url: str = _setting("TWILIO_BASE_URL", _web_url, default="https://api.twilio.com")
-    twilio_validity_seconds: int = _setting("TWILIO_VALIDITY_SECONDS", _integer(1, 36_000), default=3600)
-    send_connect_timeout_seconds: float = _setting("SEND_CONNECT_TIMEOUT_SECONDS", _seconds(0.1, 30), default=3.0)
-    send_deadline_seconds: float = _setting("SEND_DEADLINE_SECONDS", _seconds(0.2, 60), default=15.0)
-    send_concurrency: int = _setting("SEND_CONCURRENCY", _integer(1, 256), default=64)
-    reconcile_grace_seconds: float = _setting("RECONCILE_GRACE_SECONDS", _seconds(0.5, 3600), default=60.0)
-    reconcile_hold_seconds: float = _setting("RECONCILE_HOLD_SECONDS", _seconds(1, 86_400), default=900.0)
-    reconcile_interval_seconds: float = _setting("RECONCILE_INTERVAL_SECONDS", _seconds(0.2, 3600), default=60.0)
-    status_poll_seconds: float = _setting("STATUS_POLL_SECONDS", _seconds(0.2, 3600), default=180.0)
-    inbound_check_seconds: float = _setting("INBOUND_CHECK_SECONDS", _seconds(0.2, 3600), default=120.0)
-    host: str = _setting("HOST", _text, default="0.0.0.0")  # noqa: S104  # a container serves all
-    port: int = _setting("PORT", _integer(1, 65_535), default=8080)
-    processes: int = _setting("WEB_CONCURRENCY", _integer(1, 64), default=2)
-    handler_threads: int = _setting("HANDLER_THREADS", _integer(2, 64), default=10)
-    serve_docs: bool = _setting("SERVE_DOCS", _boolean, default=False)
-    cors_allowed_origins: tuple[str, ...] = _setting("CORS_ALLOWED_ORIGINS", _origins, default=())
-    rate_limit_requests_per_minute: int = _setting(
-        "RATE_LIMIT_REQUESTS_PER_MINUTE", _integer(0, 10_000_000), default=6000
+    twilio_account_sid: str | None = _setting("TWILIO_ACCOUNT_SID", _account_sid, read_by="serve worker redact")
+    twilio_auth_token: str | None = _setting("TWILIO_AUTH_TOKEN", _auth_token, read_by="serve worker redact")
+    twilio_previous_auth_token: str | None = _setting("TWILIO_PREVIOUS_AUTH_TOKEN", _auth_token, read_by="serve")
+    twilio_base_url: str = _setting(
+        "TWILIO_BASE_URL", _web_url, read_by="serve worker redact", default="https://api.twilio.com"
     )
-    rate_limit_sends_per_minute: int = _setting("RATE_LIMIT_SENDS_PER_MINUTE", _integer(0, 10_000_000), default=1200)
-    rate_limit_storage_url: str | None = _setting("RATE_LIMIT_STORAGE_URL", _storage_url)
-    log_level: str = _setting("LOG_LEVEL", _log_level, default="INFO")
-    metrics_host: str = _setting("METRICS_HOST", _text, default="127.0.0.1")
-    metrics_port: int | None = _setting("METRICS_PORT", _integer(1, 65_535))
+    twilio_validity_seconds: int = _setting(
+        "TWILIO_VALIDITY_SECONDS", _integer(1, 36_000), read_by="worker", default=3600
+    )
+    send_connect_timeout_seconds: float = _setting(
+        "SEND_CONNECT_TIMEOUT_SECONDS", _seconds(0.1, 30), read_by="worker redact", default=3.0
+    )
+    send_deadline_seconds: float = _setting(
+        "SEND_DEADLINE_SECONDS", _seconds(0.2, 60), read_by="worker redact", default=15.0
+    )
+    send_concurrency: int = _setting("SEND_CONCURRENCY", _integer(1, 256), read_by="worker", default=64)
+    reconcile_grace_seconds: float = _setting(
+        "RECONCILE_GRACE_SECONDS", _seconds(0.5, 3600), read_by="worker", default=60.0
+    )
+    reconcile_hold_seconds: float = _setting(
+        "RECONCILE_HOLD_SECONDS", _seconds(1, 86_400), read_by="worker", default=900.0
+    )
+    reconcile_interval_seconds: float = _setting(
+        "RECONCILE_INTERVAL_SECONDS", _seconds(0.2, 3600), read_by="worker", default=60.0
+    )
+    status_poll_seconds: float = _setting("STATUS_POLL_SECONDS", _seconds(0.2, 3600), read_by="worker", default=180.0)
+    inbound_check_seconds: float = _setting(
+        "INBOUND_CHECK_SECONDS", _seconds(0.2, 3600), read_by="worker", default=120.0
+    )
+    host: str = _setting("HOST", _text, read_by="serve", default="0.0.0.0")  # noqa: S104  # a container serves all
+    port: int = _setting("PORT", _integer(1, 65_535), read_by="serve", default=8080)
+    processes: int = _setting("WEB_CONCURRENCY", _integer(1, 64), read_by="serve", default=2)
+    handler_threads: int = _setting("HANDLER_THREADS", _integer(2, 64), read_by="serve", default=10)
+    serve_docs: bool = _setting("SERVE_DOCS", _boolean, read_by="serve", default=False)
+    cors_allowed_origins: tuple[str, ...] = _setting("CORS_ALLOWED_ORIGINS", _origins, read_by="serve", default=())
+    rate_limit_requests_per_minute: int = _setting(
+        "RATE_LIMIT_REQUESTS_PER_MINUTE", _integer(0, 10_000_000), read_by="serve", default=6000
+    )
+    rate_limit_sends_per_minute: int = _setting(
+        "RATE_LIMIT_SENDS_PER_MINUTE", _integer(0, 10_000_000), read_by="serve", default=1200
+    )
+    rate_limit_storage_url: str | None = _setting("RATE_LIMIT_STORAGE_URL", _storage_url, read_by="serve")
+    log_level: str = _setting("LOG_LEVEL", _log_level, read_by="serve worker migrate redact", default="INFO")
+    metrics_host: str = _setting("METRICS_HOST", _text, read_by="serve worker", default="127.0.0.1")
+    metrics_port: int | None = _setting("METRICS_PORT", _integer(1, 65_535), read_by="serve worker")
     # Whether to trace at all. The OpenTelemetry SDK reads this and its other variables itself.
-    trace_collector: str | None = _setting("OTEL_EXPORTER_OTLP_ENDPOINT", _collector_url)
+    trace_collector: str | None = _setting("OTEL_EXPORTER_OTLP_ENDPOINT", _collector_url, read_by="serve worker")
 
 
 VARIABLES = tuple(setting.metadata["variable"] for setting in fields(Settings))

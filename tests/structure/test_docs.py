@@ -65,11 +65,22 @@ def shown(default: object) -> str:
 
 
 @pytest.mark.parametrize("command", ["serve", "worker", "migrate", "redact"])
-def test_every_setting_that_a_command_needs_is_in_its_help(command: str) -> None:
-    help_text = run(command, "--help")
-    needed = [each.metadata["variable"] for each in fields(settings.Settings) if command in each.metadata["needed_by"]]
-    assert needed
-    assert [variable for variable in needed if variable not in help_text] == []
+def test_the_settings_that_a_command_reads_are_in_its_help_and_no_others(command: str) -> None:
+    needs, _, may_have = run(command, "--help").partition("\nmay have ")
+    told = [set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b|\b(?:HOST|PORT)\b", part)) for part in (needs, may_have)]
+    needed, read = (
+        {each.metadata["variable"] for each in fields(settings.Settings) if command in each.metadata[role]}
+        for role in ("needed_by", "read_by")
+    )
+    assert told[0] >= needed
+    assert told[1] <= read
+    assert told[0] | told[1] == needed | read
+
+
+def test_every_setting_is_read_by_a_command() -> None:
+    roles = [{*each.metadata["needed_by"], *each.metadata["read_by"]} for each in fields(settings.Settings)]
+    assert all(roles)
+    assert set().union(*roles) == {"serve", "worker", "migrate", "redact"}
 
 
 def test_every_command_is_in_the_operations_page_and_answers_help() -> None:
