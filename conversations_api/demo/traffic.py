@@ -4,6 +4,7 @@ Every message has an id that follows from its place in the script, so a load tha
 what is there already is recognised as a repetition, by us and by the API.
 """
 
+import html
 import itertools
 import random
 import threading
@@ -188,7 +189,9 @@ def answers() -> list[str]:
 
 
 def _usable_texts() -> list[str]:
-    return [message for message in samples.ham() if opt_out_words.opted_out(message, None) is None]
+    # Some of them hold entities (`&lt;#&gt;`) that whoever collected them has put there.
+    texts = (html.unescape(message) for message in samples.ham())
+    return [message for message in texts if opt_out_words.opted_out(message, None) is None]
 
 
 def _scripts_of(agency: Agency) -> Iterator[Script]:
