@@ -6,7 +6,10 @@ from uuid import UUID
 
 from delivery import opt_out_words
 from persistence import arrivals, conversations, messages, storable_text
+from persistence.arrivals import AlreadyHere
 from persistence.connection import TenantConnection
+
+__all__ = ["AlreadyHere", "InboundMessage", "store"]
 
 
 @dataclass(frozen=True)
@@ -21,18 +24,18 @@ class InboundMessage:
     opt_out_type: str | None = None
 
 
-def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMessage) -> bool:
-    """Store the message with its contact and conversation, made if need be; False when it is here already."""
-    try:
-        conversation_id, sent_at = arrivals.receive(
-            connection,
-            channel_id=channel_id,
-            phone=storable_text.repair(message.sender.removeprefix("whatsapp:")),
-            name=storable_text.repair(message.profile_name) if message.profile_name else None,
-            twilio_sid=message.twilio_sid,
-        )
-    except arrivals.AlreadyHere:
-        return False
+def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMessage) -> None:
+    """Store the message with its contact and conversation, made if need be.
+
+    Raises AlreadyHere when it is here already: the transaction must not be committed then.
+    """
+    conversation_id, sent_at = arrivals.receive(
+        connection,
+        channel_id=channel_id,
+        phone=storable_text.repair(message.sender.removeprefix("whatsapp:")),
+        name=storable_text.repair(message.profile_name) if message.profile_name else None,
+        twilio_sid=message.twilio_sid,
+    )
     # A customer's message cannot be refused: what cannot be stored of it is replaced, and the message says so.
     content = storable_text.repair(message.content)
     messages.insert(
@@ -49,4 +52,3 @@ def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMes
     opted_out = opt_out_words.opted_out(content, message.opt_out_type)
     if opted_out is not None:
         conversations.set_opted_out(connection, conversation_id=conversation_id, opted_out=opted_out)
-    return True

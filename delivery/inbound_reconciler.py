@@ -9,6 +9,7 @@ import logging
 import random
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -117,8 +118,10 @@ class InboundReconciler:
             content=listed.body,
             media=[{"url": one.url, "content_type": one.content_type} for one in media],
         )
-        with tenant_transaction(self._database, number.agency_id) as connection:
-            stored = inbound.store(connection, channel_id=number.channel_id, message=message)
+        stored = False
+        with suppress(inbound.AlreadyHere), tenant_transaction(self._database, number.agency_id) as connection:
+            inbound.store(connection, channel_id=number.channel_id, message=message)
+            stored = True
         metrics.inbound_message("reconciler", stored=stored)
         if stored:
             logger.warning("inbound_message_missed_by_webhook", extra=_names(number))

@@ -7,6 +7,7 @@ are.
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID, uuid4
@@ -63,14 +64,17 @@ def receive_inbound_message(request: Request) -> Response:
     with unbound_transaction(services.database, read_only=True) as connection:
         route = number_routing.find(connection, account_sid=account_sid, addresses=addresses)
     # A number that is nobody's is looked for as long as one that is somebody's: time must not tell which there are.
-    with tenant_transaction(services.database, uuid4() if route is None else route.agency_id) as tenant:
+    agency_id = uuid4() if route is None else route.agency_id
+    stored = False
+    with suppress(inbound.AlreadyHere), tenant_transaction(services.database, agency_id) as tenant:
         _verify(tenant, services, form, account_sid)
         if route is None:
             raise InvalidSignature
         form.require("MessageSid", "From")
-        stored = inbound.store(tenant, channel_id=route.channel_id, message=_inbound_message(services, form))
+        inbound.store(tenant, channel_id=route.channel_id, message=_inbound_message(services, form))
+        stored = True
     metrics.inbound_message("webhook", stored=stored)
-    logger.info("inbound_message", extra={"agency_id": str(route.agency_id), "stored": stored})
+    logger.info("inbound_message", extra={"agency_id": str(agency_id), "stored": stored})
     return responses.xml(EMPTY_TWIML)
 
 

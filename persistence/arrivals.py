@@ -67,7 +67,7 @@ FIND_PLACE = text("""
 
 
 class AlreadyHere(Exception):
-    """A message with this SID is stored: whoever brings it again has nothing to do."""
+    """A message with this SID is stored: leave the transaction by this, so that nothing of it stays."""
 
 
 def receive(
@@ -76,7 +76,8 @@ def receive(
     """The one conversation of this channel and contact, made if need be, and when this message was received; it is
     locked until the transaction ends. What a contact writes reopens a resolved conversation.
 
-    Insert the message before the transaction ends. Raises AlreadyHere, when nothing was changed.
+    Insert the message before the transaction ends. Raises AlreadyHere, when it must not be committed: another message
+    with the SID may have been stored while this one's contact and conversation were made.
     """
     connection.execute_later(UPSERT_CONTACT, id=uuid_utils.uuid7(), phone=phone, name=name, twilio_sid=twilio_sid)
     whose: dict[str, Any] = {"channel_id": channel_id, "phone": phone}

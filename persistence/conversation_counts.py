@@ -16,11 +16,12 @@ FORGET = text("""
     where agency_id = :agency_id
 """)
 
-# Read, and then written: Citus would copy what an insert selects.
+# Read, and then written: Citus would copy what an insert selects. One without a message is counted when it gets one.
 COUNT = text("""
     select location_id, status, count(*) as conversations
     from conversations
     where agency_id = :agency_id
+    and last_message_at > '-infinity'
     group by location_id, status
 """)
 

@@ -15,6 +15,7 @@ from persistence.paging import Position, encode_cursor
 # more than was asked for says whether there is a next page.
 # WhatsApp takes free-form content within 24 hours of the contact's last message only
 # (https://www.twilio.com/docs/whatsapp/key-concepts#the-24-hour-messaging-window).
+# One that was begun and left without a message, as a race could leave it once, is not shown until it has one.
 # There is one row without an id when there is no conversation to show. Each conversation is written as the contract has
 # it (see persistence.json_text).
 LIST_PAGE = text("""
@@ -57,6 +58,7 @@ LIST_PAGE = text("""
         select *, last_inbound_at + interval '24 hours' as window_expires_at
         from conversations
         where agency_id = :agency_id
+        and last_message_at > '-infinity'
         and (cast(:conversation_id as uuid) is null or id = :conversation_id)
         and (cast(:location_id as uuid) is null or location_id = :location_id)
         and (cast(:status as text) is null or status = :status)

@@ -16,6 +16,7 @@ from persistence.connection import TenantConnection
 from persistence.errors import ConversationNotFound, InvalidFields, MessageNotFound
 
 PREVIEW_LENGTH = 160
+ONE_MESSAGE_FOR_EACH_SID = "messages_agency_id_twilio_sid_key"  # the constraint that keeps it
 
 GET = text("""
     select id, conversation_id, direction, content, media, template, transcript, status, error_code, error_message,

@@ -82,7 +82,7 @@ def test_a_new_agency_receives_at_its_numbers(database: Database, added: UUID, a
     assert route.agency_id == added
     with tenant_transaction(database, added) as connection:
         message = inbound.InboundMessage(twilio_sid="SM1", sender="+12025550177", content="Hello")
-        assert inbound.store(connection, channel_id=route.channel_id, message=message)
+        inbound.store(connection, channel_id=route.channel_id, message=message)
         page = conversations.list_page(connection, location_id=None, status=None, limit=10)
     assert [one["channel"] for one in json.loads(page.conversations)] == [
         "whatsapp" if "whatsapp" in address else "sms"

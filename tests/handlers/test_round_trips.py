@@ -1,5 +1,6 @@
 """How often a request asks PostgreSQL: each time costs more than most statements do."""
 
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
@@ -62,8 +63,10 @@ def test_what_a_contact_writes_asks_the_database_twice_beside_whose_it_is(api: A
     def write(number: int) -> bool:
         message = InboundMessage(twilio_sid=f"SM{number:032}", sender="+12025550123", content="Hello")
         asked.clear()
-        with tenant_transaction(database, agency.id) as connection:
-            return inbound.store(connection, channel_id=agency.sms_id, message=message)
+        with suppress(inbound.AlreadyHere), tenant_transaction(database, agency.id) as connection:
+            inbound.store(connection, channel_id=agency.sms_id, message=message)
+            return True
+        return False
 
     assert write(1)  # all of it is prepared now
     event.listen(database.engine, "before_cursor_execute", lambda _c, _k, sql, *_: asked.append(sql))

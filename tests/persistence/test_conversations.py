@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -216,9 +217,11 @@ def test_what_comes_while_a_message_is_sent_has_its_place_behind_it(
 
 def test_a_message_that_is_brought_again_changes_and_makes_nothing(database: Database, agency: Agency) -> None:
     def bring(name: str, channel_id: UUID) -> bool:
-        with tenant_transaction(database, agency.id) as connection:
+        with suppress(inbound.AlreadyHere), tenant_transaction(database, agency.id) as connection:
             message = InboundMessage(twilio_sid="SM1", sender=CONTACT_PHONE, content="Hello", profile_name=name)
-            return inbound.store(connection, channel_id=channel_id, message=message)
+            inbound.store(connection, channel_id=channel_id, message=message)
+            return True
+        return False
 
     assert bring("Ann", agency.sms_id)
     assert not bring("Somebody else", agency.sms_id)
