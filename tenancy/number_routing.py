@@ -8,13 +8,20 @@ from sqlalchemy import text
 from persistence.connection import UnboundConnection
 
 # An address is as Twilio writes it: +12025550100, whatsapp:+12025550100, or MG... for a messaging service.
-# It is a row for a number that is nobody's, too, so that time does not tell which numbers there are.
+# All addresses are looked for, and it is a row where they are nobody's, too: time does not tell which ones there are.
 FIND = text("""
-    select agency_id is not null as known,
-        coalesce(agency_id, '00000000-0000-0000-0000-000000000000') as agency_id,
-        coalesce(channel_id, '00000000-0000-0000-0000-000000000000') as channel_id
+    select found.agency_id is not null as known,
+        coalesce(found.agency_id, '00000000-0000-0000-0000-000000000000') as agency_id,
+        coalesce(found.channel_id, '00000000-0000-0000-0000-000000000000') as channel_id
     from (select) as asked
-    left join number_routing on account_sid = :account_sid and address = :address
+    left join (
+        select agency_id, channel_id
+        from number_routing
+        where account_sid = :account_sid
+        and address = any(cast(:addresses as text[]))
+        order by array_position(cast(:addresses as text[]), address)
+        limit 1
+    ) found on true
 """)
 
 LIST = text("""
@@ -44,11 +51,8 @@ class Number:
 
 def find(connection: UnboundConnection, *, account_sid: str, addresses: list[str]) -> Route | None:
     """The route of the first of these addresses that is known on this account, or None."""
-    for address in addresses:
-        row = connection.execute(FIND, account_sid=account_sid, address=address).one()
-        if row.known:
-            return Route(row.agency_id, row.channel_id)
-    return None
+    row = connection.execute(FIND, account_sid=account_sid, addresses=addresses).one()
+    return Route(row.agency_id, row.channel_id) if row.known else None
 
 
 def list_numbers(connection: UnboundConnection) -> list[Number]:

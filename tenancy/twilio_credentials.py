@@ -5,8 +5,10 @@ one in front, encrypt what is stored anew, and only then take the old one away.
 """
 
 import base64
+import secrets
+from contextlib import suppress
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.fernet import Fernet, InvalidToken
 
 from persistence import twilio_accounts
 from persistence.connection import TenantConnection
@@ -41,21 +43,26 @@ class TwilioCredentials:
         if (account_sid is None) != (auth_token is None):
             raise ValueError("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN must be set together")
         try:
-            self._fernet = MultiFernet([Fernet(key) for key in _keys(secrets_key)])
+            self._fernets = [Fernet(key) for key in _keys(secrets_key)]
         except ValueError as error:
             raise ValueError(f"SECRETS_KEY {error}") from None
         self._account_sid = account_sid
         self._tokens = (auth_token, previous_auth_token) if auth_token else None
+        # Random, and known to nobody: nothing is ever signed with it.
+        self._nobodys_token = self.encrypt(secrets.token_hex(16))
 
     def encrypt(self, token: str) -> str:
-        return self._fernet.encrypt(token.encode()).decode("ascii")
+        return self._fernets[0].encrypt(token.encode()).decode("ascii")
 
     def decrypt(self, stored: str) -> str:
-        """Raises CredentialsUnreadable."""
-        try:
-            return self._fernet.decrypt(stored.encode()).decode()
-        except (InvalidToken, ValueError):
-            raise CredentialsUnreadable() from None
+        """Takes as long whichever key fits. Raises CredentialsUnreadable."""
+        decrypted = None
+        for fernet in self._fernets:
+            with suppress(InvalidToken, ValueError):
+                decrypted = fernet.decrypt(stored.encode()).decode()
+        if decrypted is None:
+            raise CredentialsUnreadable
+        return decrypted
 
     def find_tokens(self, connection: TenantConnection, *, account_sid: str) -> tuple[str, str | None] | None:
         """(primary, previous) token of an account that the bound agency owns, or else of the installation's own.
@@ -67,6 +74,18 @@ class TwilioCredentials:
             return self._tokens if account_sid == self._account_sid else None
         previous = stored.previous_auth_token
         return self.decrypt(stored.auth_token), None if previous is None else self.decrypt(previous)
+
+    def find_signing_tokens(self, connection: TenantConnection, *, account_sid: str) -> tuple[str, str]:
+        """The same, to hold a signature against: where there is none, one that nobody has.
+
+        An account that there is not costs as much as one that there is: one look-up and two decryptions.
+        """
+        stored = twilio_accounts.find(connection, account_sid=account_sid)
+        own = (None, None) if stored is None else (stored.auth_token, stored.previous_auth_token)
+        primary, previous = (self.decrypt(token or self._nobodys_token) for token in own)
+        if stored is None and self._tokens is not None and account_sid == self._account_sid:
+            return self._tokens[0], self._tokens[1] or previous
+        return primary, previous
 
 
 def check_keys(secrets_key: str) -> None:

@@ -112,6 +112,6 @@ def test_the_stopwatch_tells_a_difference_and_no_other(slower_by: float, told_ap
 
 def test_every_kind_of_request_that_could_tell_is_timed(api: Api) -> None:
     compared = {comparison.name: comparison for comparison in timing.compare(api, 2)}
-    assert len(compared) == 7
+    assert len(compared) == 12
     for comparison in compared.values():
         assert (len(comparison.foreign), len(comparison.missing)) == (2, 2)

@@ -16,7 +16,9 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 from delivery import twilio_gateway
-from tests.api_client import BASE_PATH, FORM, INBOUND, PUBLIC_BASE_URL, Api, inbound_form
+from tests.agencies import ACCOUNT_SID, Agency
+from tests.api_client import BASE_PATH, FORM, INBOUND, PUBLIC_BASE_URL, Api, inbound_form, new_sid
+from tests.handlers.test_webhook_signatures import own_account
 
 LIMIT = 4.0
 
@@ -79,19 +81,18 @@ def compare(api: Api, pairs: int) -> Iterator[Comparison]:
         named = str(other.id if foreign else uuid4())
         return Request("GET", f"{BASE_PATH}/conversations", authorization | {"X-Tenant-ID": named})
 
-    def webhook(foreign: bool) -> Request:
-        # A known number and one that is nobody's, neither signed by who may.
-        form = list((inbound_form(other) | ({} if foreign else {"To": "+19995550000"})).items())
-        signature = twilio_gateway.sign(PUBLIC_BASE_URL + INBOUND, form, "0" * 32)
-        headers = {"Content-Type": FORM, "X-Twilio-Signature": signature}
-        return Request("POST", INBOUND, headers, urlencode(form).encode())
+    # What is known and what is nobody's, neither signed by who may.
+    owns = api.new_agency()
+    own = own_account(api, owns)
+    number, account, service = "+19995550000", "AC" + "f" * 32, "MG" + "9" * 32
 
-    def webhook_of_account(foreign: bool) -> Request:
-        # A known account and one that is nobody's, both to a number that there is and with a wrong signature.
-        form = list((inbound_form(other) | ({} if foreign else {"AccountSid": "AC" + "f" * 32})).items())
-        signature = twilio_gateway.sign(PUBLIC_BASE_URL + INBOUND, form, "0" * 32)
-        headers = {"Content-Type": FORM, "X-Twilio-Signature": signature}
-        return Request("POST", INBOUND, headers, urlencode(form).encode())
+    def inbound(agency: Agency, missing: dict[str, str], **fields: str) -> Callable[[bool], Request]:
+        return lambda foreign: _webhook(INBOUND, inbound_form(agency, **fields) | ({} if foreign else missing))
+
+    def status(agency: Agency, account_sid: str) -> Callable[[bool], Request]:
+        form = {"AccountSid": account_sid, "MessageSid": new_sid(), "MessageStatus": "sent"}
+        path = f"{BASE_PATH}/webhooks/twilio/status"
+        return lambda foreign: _webhook(f"{path}/{agency.id if foreign else uuid4()}/{uuid4()}/1", form)
 
     kinds = {
         "getConversation": get("/conversations/{}", foreign_conversation),
@@ -99,11 +100,22 @@ def compare(api: Api, pairs: int) -> Iterator[Comparison]:
         "getMessage": get("/messages/{}", foreign_message),
         "sendMessage": send,
         "X-Tenant-ID": name_agency,
-        "inbound, number": webhook,
-        "inbound, account": webhook_of_account,
+        "inbound, number": inbound(other, {"To": number}),
+        "inbound, account": inbound(other, {"AccountSid": account}),
+        "inbound, with a service": inbound(other, {"To": number}, MessagingServiceSid=service),
+        "inbound, own number": inbound(owns, {"To": number}, AccountSid=own),
+        "inbound, own account": inbound(owns, {"AccountSid": account}, AccountSid=own),
+        "status, agency": status(other, ACCOUNT_SID),
+        "status, own account": status(owns, own),
     }
     for name, make in kinds.items():
         yield _measure(api, name, make, pairs)
+
+
+def _webhook(target: str, form: dict[str, str]) -> Request:
+    signature = twilio_gateway.sign(PUBLIC_BASE_URL + target, list(form.items()), "0" * 32)
+    headers = {"Content-Type": FORM, "X-Twilio-Signature": signature}
+    return Request("POST", target, headers, urlencode(form).encode())
 
 
 def _measure(api: Api, name: str, make: Callable[[bool], Request], pairs: int) -> Comparison:

@@ -158,6 +158,30 @@ def test_an_agencys_own_account_is_its_alone(
         assert tokens_of(pool, other_agency, INSTALLATION_SID) == (OTHERS_TOKEN, None), "its own comes first"
 
 
+def test_what_a_signature_is_held_against_is_the_accounts_or_nobodys(
+    urls: Urls, database: Database, agency: Agency, other_agency: Agency
+) -> None:
+    store(urls, agency, OWN_SID, TwilioCredentials(NEW).encrypt("a" * 32), TwilioCredentials(OLD).encrypt("b" * 32))
+    store(urls, other_agency, INSTALLATION_SID, TwilioCredentials(NEW).encrypt(OTHERS_TOKEN))
+    asked = [(agency, OWN_SID), (agency, INSTALLATION_SID), (other_agency, INSTALLATION_SID), (other_agency, OWN_SID)]
+
+    def tokens() -> list[tuple[str, str]]:
+        credentials = TwilioCredentials(f"{NEW},{OLD}", account_sid=INSTALLATION_SID, auth_token=TOKEN)
+        found = []
+        for whose, account_sid in asked:
+            with tenant_transaction(database, whose.id, read_only=True) as connection:
+                found.append(credentials.find_signing_tokens(connection, account_sid=account_sid))
+        return found
+
+    first, second = tokens(), tokens()
+    assert first[0] == ("a" * 32, "b" * 32)
+    assert [primary for primary, _ in first[1:3]] == [TOKEN, OTHERS_TOKEN]
+    # Four places are left to fill, and in each process one random token fills them.
+    nobodys = [{found[3][0], *(previous for _, previous in found[1:])} for found in (first, second)]
+    assert [len(each) for each in nobodys] == [1, 1]
+    assert len(nobodys[0] | nobodys[1] | {TOKEN, OTHERS_TOKEN}) == 4
+
+
 def test_a_stored_token_of_a_key_that_was_taken_away_is_said_to_be_unreadable(
     urls: Urls, database: Database, agency: Agency
 ) -> None:
