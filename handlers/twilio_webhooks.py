@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 EMPTY_TWIML = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 MAX_MEDIA = 10
 MAX_KEY = 100  # characters of what a message or an event is found by
+# What Twilio calls its fields. Signed are the address and then the fields in the order of their names, without anything
+# between: a digit that came first could as well be the end of the address of a report.
+_FIELD_NAME = re.compile("[A-Za-z]")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class SignedForm:
 
     url: str
     pairs: list[tuple[str, str]]
-    signature: str | None
+    signature: str
 
     def get(self, name: str) -> str:
         """The field's value as it can be stored and looked up, empty when it is not there."""
@@ -135,11 +138,16 @@ def _apply_status(
 
 
 def _read_form(request: Request) -> SignedForm:
+    """Raises InvalidSignature for what no signature could make good; it costs the database nothing."""
+    signature = request.headers.get("x-twilio-signature")
+    if not signature:
+        raise InvalidSignature
     # A form is ASCII by its own grammar; what is not UTF-8 inside is kept as it is until it is stored.
     raw = request.body.decode("utf-8", "surrogateescape")
     pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape")
-    url = request.services.public_base_url + request.target
-    return SignedForm(url, pairs, request.headers.get("x-twilio-signature"))
+    if not all(_FIELD_NAME.match(name) for name, _ in pairs):
+        raise InvalidSignature
+    return SignedForm(request.services.public_base_url + request.target, pairs, signature)
 
 
 def _verify(tenant: TenantConnection, services: Services, form: SignedForm, account_sid: str) -> None:

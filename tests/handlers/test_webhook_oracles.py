@@ -143,6 +143,23 @@ def test_a_report_costs_the_same_whether_or_not_agency_and_account_are_known(
     assert costs == dict.fromkeys(costs, costs["unknown agency"])
 
 
+@pytest.mark.parametrize("headers", [{}, {"x-twilio-signature": ""}], ids=["unsigned", "empty"])
+def test_what_is_not_signed_asks_the_database_nothing(mine: Agency, headers: dict[str, str]) -> None:
+    request = Request(
+        services=cast("Services", SimpleNamespace(public_base_url=PUBLIC_BASE_URL)),  # there is no database
+        state={},
+        claims=None,
+        headers=headers,
+        tenant_id=None,
+        target=INBOUND,
+        body=urlencode(inbound_form(mine)).encode(),
+    )
+    with pytest.raises(InvalidSignature):
+        twilio_webhooks.receive_inbound_message(request)
+    with pytest.raises(InvalidSignature):
+        twilio_webhooks.receive_message_status(request, str(mine.id), str(uuid4()), 1)
+
+
 def test_a_service_is_found_where_the_number_is_nobodys_and_the_number_comes_first(api: Api, mine: Agency) -> None:
     other = api.new_agency()
     service_sid = "MG" + uuid4().hex

@@ -98,6 +98,16 @@ def test_a_missing_or_wrong_signature_is_refused(webhook: Webhook, signature: st
     assert webhook.stored() == 0
 
 
+def test_an_unsigned_one_is_answered_like_one_with_a_wrong_signature(webhook: Webhook) -> None:
+    unsigned, empty, wrong = (webhook.post(signature) for signature in (None, "", "x" * 28))
+    for answer in (unsigned, empty):
+        request_id = answer.headers["x-request-id"].encode()
+        assert answer.body.replace(request_id, b"") == wrong.body.replace(wrong.headers["x-request-id"].encode(), b"")
+        assert answer.headers.keys() == wrong.headers.keys()
+        differing = {name for name, value in answer.headers.items() if value != wrong.headers[name]}
+        assert differing <= {"date", "x-request-id"}
+
+
 def test_a_signature_is_compared_whole(webhook: Webhook) -> None:
     good = webhook.sign()
     for almost in (good[:-1], good[1:], good + "=", good.swapcase(), f"{good},{good}", f"sha1={good}"):
@@ -177,6 +187,15 @@ def test_text_moved_from_the_form_to_the_path_is_refused(webhook: Webhook) -> No
     assert webhook.stored() == 0
 
 
+@pytest.mark.parametrize("first", [("2", ""), ("", "2"), ("2x", "y"), (" 2", "")], ids=str)
+def test_a_field_that_could_be_the_end_of_the_address_is_refused(webhook: Webhook, first: tuple[str, str]) -> None:
+    # Of `.../12` the signed text is that of `.../1` with a field `2` before all others, which Twilio never sends.
+    form = {first[0]: first[1], **webhook.form}
+    assert webhook.sign(form=form) == webhook.sign(url=PUBLIC_BASE_URL + webhook.path + "".join(first))
+    assert refused(webhook.post(webhook.sign(form=form), form=form))
+    assert webhook.stored() == 0
+
+
 def test_every_field_is_covered_the_blank_ones_too(webhook: Webhook) -> None:
     blank = next(name for name, value in webhook.form.items() if value == "")
     for changed in (
@@ -190,7 +209,7 @@ def test_every_field_is_covered_the_blank_ones_too(webhook: Webhook) -> None:
 
 
 def test_new_fields_of_twilios_are_taken(webhook: Webhook) -> None:
-    form = {**webhook.form, "NewThing[0]": "{}", "Üñï": "\N{GRINNING FACE}", "A" * 300: "b" * 3000}
+    form = {**webhook.form, "NewThing[0]": "{}", "newÜñï.2-_": "\N{GRINNING FACE}", "A" * 300: "b" * 3000}
     assert webhook.post(webhook.sign(form=form), form=form).status == 200
 
 
