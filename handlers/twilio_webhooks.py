@@ -32,6 +32,10 @@ MAX_KEY = 100  # characters of what a message or an event is found by
 # What Twilio calls its fields. Signed are the address and then the fields in the order of their names, without anything
 # between: a digit that came first could as well be the end of the address of a report.
 _FIELD_NAME = re.compile("[A-Za-z]")
+# An https address without user name or password, in characters that every client reads alike.
+_MEDIA_URL = re.compile(
+    r"https://(?P<host>(?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+)(?::[0-9]{1,5})?(?:[/?#][A-Za-z0-9._~:/?#@!$&()*+,;=%'\[\]-]*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -175,16 +179,14 @@ def _media(services: Services, form: SignedForm) -> list[dict[str, str | None]]:
     media = []
     for number in range(count):
         url = form.get(f"MediaUrl{number}")
-        host = _host(url)
-        if host.endswith(".twilio.com") or host == urlsplit(services.twilio_base_url).hostname:
+        if _is_at_twilio(url, services.twilio_base_url):
             media.append({"url": url, "content_type": form.get(f"MediaContentType{number}") or None})
         else:
             logger.warning("inbound_media_not_at_twilio", extra={"number": number})
     return media
 
 
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:  # such as an IPv6 address that does not end
-        return ""
+def _is_at_twilio(url: str, base_url: str) -> bool:
+    found = _MEDIA_URL.fullmatch(url)
+    host = found["host"].lower() if found else ""
+    return host.endswith(".twilio.com") or host == urlsplit(base_url).hostname

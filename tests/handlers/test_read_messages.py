@@ -229,13 +229,41 @@ def test_attachments_are_listed_and_the_first_is_shown(api: Api, mine: Agency) -
         "javascript:alert(1)",
         "file:///etc",
         "",
+        "javascript://a.twilio.com/%0aalert(1)",
+        "file://x.twilio.com/etc",
+        "http://api.twilio.com/2010-04-01/Media/ME0",
+        "//api.twilio.com/x",
+        "https:/api.twilio.com/x",
+        "https:api.twilio.com/x",
+        "https://evil.example\\.twilio.com/",
+        "https://evil.example/\\.twilio.com/",
+        "https://api.twilio.com\\@evil.example/",
+        "https://evil.example%2f.twilio.com/",
+        "https://evil.example／.twilio.com/",
+        "https://user@api.twilio.com/x",
+        "https://user:pass@api.twilio.com/x",
+        "https://api.twilio.com@evil.example/",
+        "https://api.twilio.com:x/",
+        "https://twilio.com/x",
+        "https://.twilio.com/x",
+        "https://eviltwilio.com/x",
+        "https://api.twilio.com/a b",
+        "https://api.twilio.com/\n",
+        "https://api.twi\tlio.com/x",
+        "https://api.twilio.com/\x7f",
+        "https://api.twilio.com/\0",
+        'https://api.twilio.com/"><script>',
+        " https://api.twilio.com/x",
+        "https://api.twilio.com/x\n",
     ],
 )
 def test_an_attachment_that_does_not_lie_at_twilio_is_left_out(api: Api, mine: Agency, url: str) -> None:
     conversation_id = api.converse(mine)
-    api.receive(mine, "look", NumMedia="1", MediaUrl0=url)
+    at_twilio = "https://media.api.twilio.com/x?a=b#c"
+    assert api.receive(mine, "look", NumMedia="2", MediaUrl0=url, MediaUrl1=at_twilio).status == 200
     message = api.of(mine).get(f"/conversations/{conversation_id}/messages").json["messages"][0]
-    assert (message["content"], message["media"], message["media_url"]) == ("look", [], None)
+    assert (message["content"], message["media_url"]) == ("look", at_twilio)
+    assert [each["url"] for each in message["media"]] == [at_twilio]
 
 
 @pytest.mark.parametrize("number", ["²", "１", "-1", "1e3", "", "9" * 5000])
