@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 from delivery import opt_out_words
@@ -22,6 +23,7 @@ class InboundMessage:
     media: Sequence[dict[str, str | None]] = field(default=(), repr=False)
     profile_name: str | None = field(default=None, repr=False)
     opt_out_type: str | None = None
+    said_at: datetime | None = None  # where it was found later; what is new was said now
 
 
 def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMessage) -> None:
@@ -38,6 +40,8 @@ def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMes
     )
     # A customer's message cannot be refused: what cannot be stored of it is replaced, and the message says so.
     content = storable_text.repair(message.content)
+    opted_out = opt_out_words.opted_out(content, message.opt_out_type)
+    overruled = opted_out is not None and _has_said_otherwise_since(connection, conversation_id, message.said_at)
     messages.insert(
         connection,
         conversation_id=conversation_id,
@@ -49,6 +53,13 @@ def store(connection: TenantConnection, *, channel_id: UUID, message: InboundMes
         twilio_sid=message.twilio_sid,
         content_repaired=content != message.content,
     )
-    opted_out = opt_out_words.opted_out(content, message.opt_out_type)
-    if opted_out is not None:
+    if opted_out is not None and not overruled:
         conversations.set_opted_out(connection, conversation_id=conversation_id, opted_out=opted_out)
+
+
+def _has_said_otherwise_since(connection: TenantConnection, conversation_id: UUID, said_at: datetime | None) -> bool:
+    """Whether the contact's last word on being written to is a newer one."""
+    if said_at is None:
+        return False
+    newer = arrivals.list_since(connection, conversation_id=conversation_id, since=said_at)
+    return any(opt_out_words.opted_out(content, None) is not None for content in newer)

@@ -117,6 +117,7 @@ class InboundReconciler:
             sender=listed.from_ or "",
             content=listed.body,
             media=[{"url": one.url, "content_type": one.content_type} for one in media],
+            said_at=listed.date_created,
         )
         stored = False
         with suppress(inbound.AlreadyHere), tenant_transaction(self._database, number.agency_id) as connection:

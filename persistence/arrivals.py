@@ -65,6 +65,17 @@ FIND_PLACE = text("""
     for no key update of conversations
 """)
 
+LIST_SINCE = text("""
+    select content
+    from messages
+    where agency_id = :agency_id
+    and conversation_id = :conversation_id
+    and direction = 'inbound'
+    and sent_at > :since
+    order by sent_at desc, id desc
+    limit 1000
+""")
+
 
 class AlreadyHere(Exception):
     """A message with this SID is stored: leave the transaction by this, so that nothing of it stays."""
@@ -90,3 +101,8 @@ def receive(
     elif row.status == "resolved":
         conversation_counts.move_one(connection, location_id=row.location_id, status="open", from_status=row.status)
     return row.id, row.sent_at
+
+
+def list_since(connection: TenantConnection, *, conversation_id: UUID, since: datetime) -> list[str]:
+    """What the contact has written since then, the newest first: the thousand last messages at most."""
+    return list(connection.execute(LIST_SINCE, conversation_id=conversation_id, since=since).scalars())

@@ -2,12 +2,15 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from delivery import inbound
+from delivery.inbound import InboundMessage
 from delivery.inbound_reconciler import InboundReconciler
 from delivery.session import Session
 from delivery.simulator.webhooks import Inbound
@@ -105,6 +108,24 @@ def test_media_and_a_stop_word_arrive_too(
     media = json.loads(page.messages)[1]["media"]
     assert [one["content_type"] for one in media] == ["image/jpeg", "image/png"]
     assert all(one["url"].startswith(f"https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT_SID}/") for one in media)
+
+
+@pytest.mark.parametrize(("missed", "heard"), [("START", "STOP"), ("STOP", "START")])
+def test_a_word_that_is_found_late_does_not_overrule_a_newer_one(
+    office: Office, database: Database, agency: Agency, reconcile: Callable[[], None], missed: str, heard: str
+) -> None:
+    write(office, agency.sms_address, missed)
+    time.sleep(1.1)  # Twilio tells whole seconds
+    with tenant_transaction(database, agency.id) as connection:
+        message = InboundMessage(twilio_sid="SM" + "b" * 32, sender=CONTACT, content=heard)
+        inbound.store(connection, channel_id=agency.sms_id, message=message)
+    reconcile()
+    assert [content for _, content in received(database, agency)] == [heard, missed]
+    with tenant_transaction(database, agency.id, read_only=True) as connection:
+        opted_out = connection.execute(
+            text("select opted_out_at is not null from conversations where agency_id = :agency_id")
+        )
+        assert opted_out.scalars().all() == [heard == "STOP"]
 
 
 def test_a_listing_that_fails_leaves_the_watermark_where_it_was(

@@ -74,6 +74,7 @@ VALUES: dict[str, Any] = {
     "response": "{}",
     "role": "staff",
     "seconds": 1.0,
+    "since": AT,
     "sent_at": AT,
     "sent_by": "user",
     "sources": ["queued"],
