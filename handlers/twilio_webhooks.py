@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 EMPTY_TWIML = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 MAX_MEDIA = 10
 MAX_KEY = 100  # characters of what a message or an event is found by
+MAX_WORDS = 1000  # of what Twilio says of an error
 # What Twilio calls its fields. Signed are the address and then the fields in the order of their names, without anything
 # between: a digit that came first could as well be the end of the address of a report.
 _FIELD_NAME = re.compile("[A-Za-z]")
@@ -128,6 +129,7 @@ def _apply_status(
             extra={"agency_id": str(tenant.agency_id), "message_id": str(message_id), "reason": reason},
         )
     elif is_new:
+        has_error = error_code not in ("", "0")
         metrics.reported(status, attempts.find_age_seconds(tenant, message_id=message_id, number=attempt))
         evidence.accept(
             tenant,
@@ -136,7 +138,8 @@ def _apply_status(
             attempt=attempt,
             twilio_sid=twilio_sid,
             provider_status=provider_status,
-            error_code=error_code if error_code not in ("", "0") else None,
+            error_code=error_code if has_error else None,
+            error_message=(form.get("ErrorMessage")[:MAX_WORDS] or None) if has_error else None,
         )
         outbox.follow(tenant, message_id=message_id)
 

@@ -145,9 +145,10 @@ def test_a_late_report_moves_the_status_and_brings_back_nothing_of_the_person(
     message_id = me.send(conversation, WORDS).json["id"]
     settle(api, mine, message_id, "sent")
     redact(owner, mine)
-    report(api, mine, message_id, "delivered", Body=WORDS)
+    report(api, mine, message_id, "undelivered", Body=WORDS, ErrorCode="30003", ErrorMessage=WORDS)
     shown = me.get(f"/messages/{message_id}").json
-    assert (shown["status"], shown["content"]) == ("delivered", "")
+    assert (shown["status"], shown["content"]) == ("undelivered", "")
+    assert shown["error"] == {"code": "30003", "message": None}
     assert len(shown["history"]) == 1
     (event,) = api.sql(mine, "select payload from provider_events where agency_id = :agency_id")
     assert event.payload == {}

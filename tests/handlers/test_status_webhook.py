@@ -67,6 +67,33 @@ def test_what_went_wrong_is_told_with_twilios_code(api: Api, mine: Agency, messa
     assert shown["history"][0]["error_code"] == "30003"
 
 
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({"ErrorCode": "30003", "ErrorMessage": "Unreachable destination handset"}, "Unreachable destination handset"),
+        ({"ErrorCode": "30003", "ErrorMessage": "a\0b"}, "a\ufffdb"),
+        ({"ErrorCode": "30003", "ErrorMessage": "x" * 5000}, "x" * 1000),
+        ({"ErrorCode": "30003", "ErrorMessage": ""}, None),
+        ({"ErrorCode": "30003"}, None),
+    ],
+    ids=["words", "unstorable", "long", "empty", "missing"],
+)
+def test_what_went_wrong_is_told_in_twilios_words_where_there_are_some(
+    api: Api, mine: Agency, message: str, told: dict[str, str], shown: str | None
+) -> None:
+    other = api.of(mine).send(api.converse(mine, phone="+12025550177")).json["id"]
+    report(api, mine, message, "undelivered", **told)
+    assert read(api, mine, message)["error"] == {"code": "30003", "message": shown}
+    assert read(api, mine, other)["error"] is None
+
+
+def test_words_without_a_code_are_no_error(api: Api, mine: Agency, message: str) -> None:
+    report(api, mine, message, "sent", ErrorCode="0", ErrorMessage="No error")
+    assert read(api, mine, message)["error"] is None
+    report(api, mine, message, "undelivered", ErrorCode="30005", ErrorMessage="Unknown handset")
+    assert read(api, mine, message)["error"] == {"code": "30005", "message": "Unknown handset"}
+
+
 def test_a_replay_changes_nothing(api: Api, mine: Agency, message: str) -> None:
     report(api, mine, message, "sent")
     report(api, mine, message, "delivered")
