@@ -40,12 +40,53 @@ def accept(
 ) -> None:
     """The carrier has the message under this SID, in this state: bind the one, move to the other."""
     status = message_status.FROM_TWILIO.get(provider_status, "sending")
+    _bind(
+        connection,
+        message_id=message_id,
+        conversation_id=conversation_id,
+        attempt=attempt,
+        twilio_sid=twilio_sid,
+        has_ended=status in message_status.TERMINAL,
+    )
+    messages.advance_status(
+        connection,
+        message_id=message_id,
+        status=status,
+        error_code=error_code,
+        error_message=error_message,
+    )
+
+
+def prove(
+    connection: TenantConnection, *, message_id: UUID, conversation_id: UUID, attempt: int | None, twilio_sid: str
+) -> None:
+    """The carrier has the message under this SID, in a state that we do not know: it is not sent again, and its status
+    stays as it is until the carrier is asked."""
+    _bind(
+        connection,
+        message_id=message_id,
+        conversation_id=conversation_id,
+        attempt=attempt,
+        twilio_sid=twilio_sid,
+        has_ended=False,
+    )
+
+
+def _bind(
+    connection: TenantConnection,
+    *,
+    message_id: UUID,
+    conversation_id: UUID,
+    attempt: int | None,
+    twilio_sid: str,
+    has_ended: bool,
+) -> None:
     conversations.lock(connection, conversation_id=conversation_id)
     outbox.lock(connection, message_id=message_id)
     if attempt is not None:
         attempts.finish(connection, message_id=message_id, number=attempt, outcome="accepted", twilio_sid=twilio_sid)
     # Where another attempt may have gone out as well, the message is watched although it has ended.
-    if status in message_status.TERMINAL and attempts.count_unknown(connection, message_id=message_id) == 0:
+    if has_ended and attempts.count_unknown(connection, message_id=message_id) == 0:
         outbox.delete(connection, message_id=message_id)
     else:
         outbox.set_state(connection, message_id=message_id, state="accepted", from_states=UNDECIDED, delay_seconds=0.0)
@@ -55,13 +96,6 @@ def accept(
         logger.error(
             "duplicate_detected", extra={"agency_id": str(connection.agency_id), "message_id": str(message_id)}
         )
-    messages.advance_status(
-        connection,
-        message_id=message_id,
-        status=status,
-        error_code=error_code,
-        error_message=error_message,
-    )
 
 
 def end(

@@ -18,7 +18,16 @@ from handlers import responses
 from handlers.requests import Request
 from handlers.responses import Response
 from handlers.services import Services
-from persistence import agencies, attempts, message_status, messages, outbox, provider_events, storable_text
+from persistence import (
+    agencies,
+    attempts,
+    conversations,
+    message_status,
+    messages,
+    outbox,
+    provider_events,
+    storable_text,
+)
 from persistence.connection import TenantConnection
 from persistence.errors import InvalidFields
 from tenancy import number_routing
@@ -108,6 +117,8 @@ def _apply_status(
     error_code = form.get("ErrorCode")[:MAX_KEY]
     status = message_status.FROM_TWILIO.get(provider_status)
     twilio_sid = form.get("MessageSid")
+    if message is not None:  # before the event, like everybody who keeps one: nobody deadlocks
+        conversations.lock(tenant, conversation_id=message.conversation_id)
     is_new = provider_events.insert(
         tenant,
         message_id=message_id,
@@ -122,12 +133,15 @@ def _apply_status(
         else {storable_text.repair(name): storable_text.repair(value) for name, value in form.pairs},
     )
     if message is None or status is None:
-        reason = "unknown_message" if message is None else "unknown_status"
-        metrics.report_not_applied(reason)
-        logger.warning(
-            "status_not_applied",
-            extra={"agency_id": str(tenant.agency_id), "message_id": str(message_id), "reason": reason},
-        )
+        _say_not_applied(tenant, message_id, "unknown_message" if message is None else "unknown_status")
+        if message is not None and is_new:  # whatever it says, Twilio has the message
+            evidence.prove(
+                tenant,
+                message_id=message_id,
+                conversation_id=message.conversation_id,
+                attempt=attempt,
+                twilio_sid=twilio_sid,
+            )
     elif is_new:
         has_error = error_code not in ("", "0")
         metrics.reported(status, attempts.find_age_seconds(tenant, message_id=message_id, number=attempt))
@@ -142,6 +156,12 @@ def _apply_status(
             error_message=(form.get("ErrorMessage")[:MAX_WORDS] or None) if has_error else None,
         )
         outbox.follow(tenant, message_id=message_id)
+
+
+def _say_not_applied(tenant: TenantConnection, message_id: UUID, reason: str) -> None:
+    metrics.report_not_applied(reason)
+    extra = {"agency_id": str(tenant.agency_id), "message_id": str(message_id), "reason": reason}
+    logger.warning("status_not_applied", extra=extra)
 
 
 def _read_form(request: Request) -> SignedForm:

@@ -167,8 +167,9 @@ def get(connection: TenantConnection, *, conversation_id: UUID) -> str:
 
 
 def lock(connection: TenantConnection, *, conversation_id: UUID) -> None:
-    """Make this transaction the only one that changes the conversation's queue, until it ends."""
-    connection.execute(LOCK, conversation_id=conversation_id)
+    """Make this transaction the only one that changes the conversation's queue, from the next statement on until it
+    ends."""
+    connection.execute_later(LOCK, conversation_id=conversation_id)
 
 
 def add_last_message(

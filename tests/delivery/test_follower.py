@@ -103,7 +103,7 @@ def test_what_could_not_be_written_down_is_asked_again_soon(office: Office, agen
     wait_until(lambda: have_arrived(office.simulator, office))
     patient = office.new_follower(poll_seconds=180.0)
     with tenant_transaction(office.database, agency.id) as holder:
-        conversations.lock(holder, conversation_id=office.message(agency, mine)["conversation_id"])
+        holder.execute(conversations.LOCK, conversation_id=office.message(agency, mine)["conversation_id"])
         patient.run_once()
         assert statuses(office, agency, [mine]) == {"sending"}
     wait_until(lambda: statuses(office, agency, [mine]) == {"delivered"}, between=patient.run_once)

@@ -120,13 +120,21 @@ def test_in_whatever_order_reports_come_a_status_never_falls(
 def test_an_unknown_status_is_kept_and_moves_nothing(api: Api, mine: Agency, message: str, status: str) -> None:
     assert report(api, mine, message, status, SmsStatus="").status == 200
     shown = read(api, mine, message)
-    assert (shown["status"], shown["twilio_sid"]) == ("queued", None)
+    assert shown["status"] == "queued"
     [event] = shown["history"]
     assert event["status"] is None
     assert event["provider_status"] == status[:100].replace("\0", "\ufffd")
 
 
 @pytest.mark.parametrize("code", ["", "0", "99999", "not a number", "9" * 5000, "\0"])
+def test_a_report_of_whatever_status_proves_that_twilio_has_the_message(api: Api, mine: Agency, message: str) -> None:
+    sid = "SM" + "5" * 32
+    report(api, mine, message, "held_for_review", MessageSid=sid)
+    assert read(api, mine, message)["twilio_sid"] == sid
+    (row,) = api.sql(mine, "select state from outbox where agency_id = :agency_id")
+    assert row.state == "accepted"  # and not sent any more, but asked about
+
+
 def test_an_unknown_error_code_breaks_nothing(api: Api, mine: Agency, message: str, code: str) -> None:
     assert report(api, mine, message, "failed", ErrorCode=code).status == 200
     shown = read(api, mine, message)
