@@ -98,7 +98,8 @@ def receive_message_status(request: Request, agency_id: str, message_id: str, at
     account_sid = form.get("AccountSid")
     with tenant_transaction(services.database, UUID(agency_id)) as tenant:
         _verify(tenant, services, form, account_sid)
-        form.require("MessageSid")
+        provider_status = form.get("MessageStatus") or form.get("SmsStatus")
+        form.require("MessageSid", *(() if provider_status else ("MessageStatus",)))
         if agencies.find_status(tenant) is None:
             metrics.report_not_applied("unknown_agency")
             logger.warning("status_for_unknown_agency", extra={"agency_id": agency_id})
@@ -106,14 +107,18 @@ def receive_message_status(request: Request, agency_id: str, message_id: str, at
         message = messages.find_outbound(tenant, message_id=UUID(message_id))
         if message is not None and message.account_sid != account_sid:
             raise InvalidSignature
-        _apply_status(tenant, form, UUID(message_id), attempt, message)
+        _apply_status(tenant, form, provider_status[:MAX_KEY], UUID(message_id), attempt, message)
     return responses.xml(EMPTY_TWIML)
 
 
 def _apply_status(
-    tenant: TenantConnection, form: SignedForm, message_id: UUID, attempt: int, message: messages.Outbound | None
+    tenant: TenantConnection,
+    form: SignedForm,
+    provider_status: str,
+    message_id: UUID,
+    attempt: int,
+    message: messages.Outbound | None,
 ) -> None:
-    provider_status = (form.get("MessageStatus") or form.get("SmsStatus"))[:MAX_KEY]
     error_code = form.get("ErrorCode")[:MAX_KEY]
     status = message_status.FROM_TWILIO.get(provider_status)
     twilio_sid = form.get("MessageSid")

@@ -116,7 +116,7 @@ def test_in_whatever_order_reports_come_a_status_never_falls(
     assert [event["provider_status"] for event in read(api, mine, message)["history"]] == list(statuses)
 
 
-@pytest.mark.parametrize("status", ["", "unheard_of", "DELIVERED", "delivered ", "received", "x" * 5000, "\0"])
+@pytest.mark.parametrize("status", [" ", "unheard_of", "DELIVERED", "delivered ", "received", "x" * 5000, "\0"])
 def test_an_unknown_status_is_kept_and_moves_nothing(api: Api, mine: Agency, message: str, status: str) -> None:
     assert report(api, mine, message, status, SmsStatus="").status == 200
     shown = read(api, mine, message)
@@ -124,6 +124,28 @@ def test_an_unknown_status_is_kept_and_moves_nothing(api: Api, mine: Agency, mes
     [event] = shown["history"]
     assert event["status"] is None
     assert event["provider_status"] == status[:100].replace("\0", "\ufffd")
+
+
+@pytest.mark.parametrize("field", ["MessageSid", "MessageStatus"])
+@pytest.mark.parametrize("kept", [True, False], ids=["empty", "missing"])
+def test_a_signed_report_without_what_twilio_always_sends_is_400_and_not_kept(
+    api: Api, mine: Agency, message: str, field: str, kept: bool
+) -> None:
+    form = {"AccountSid": ACCOUNT_SID, "MessageSid": SID, "MessageStatus": "sent", "ErrorCode": "30003"}
+    form = form | {field: ""} if kept else {name: value for name, value in form.items() if name != field}
+    answer = api.post_signed(path(mine.id, message), form.items())
+    assert answer.refusal == (400, "invalid_request")
+    assert answer.errors == {field: "is required"}
+    shown = read(api, mine, message)
+    assert (shown["status"], shown["history"]) == ("queued", [])
+
+
+def test_a_status_by_its_older_name_is_read_where_there_is_no_other(api: Api, mine: Agency, message: str) -> None:
+    form = {"AccountSid": ACCOUNT_SID, "MessageSid": SID, "SmsStatus": "delivered"}
+    assert api.post_signed(path(mine.id, message), form.items()).status == 200
+    assert read(api, mine, message)["status"] == "delivered"
+    report(api, mine, message, "read", SmsStatus="failed")
+    assert [event["provider_status"] for event in read(api, mine, message)["history"]] == ["delivered", "read"]
 
 
 @pytest.mark.parametrize("code", ["", "0", "99999", "not a number", "9" * 5000, "\0"])
