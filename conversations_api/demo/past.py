@@ -99,6 +99,44 @@ REWRITE = text("""
     and conversations.id = plan.id
 """)
 
+# Of the newest answer in an SMS conversation nobody knows whether it went out, so that it can be sent again.
+LOSE_AN_ANSWER = text("""
+    with chosen as (
+        select messages.id
+        from messages
+        join conversations on conversations.agency_id = messages.agency_id
+            and conversations.id = messages.conversation_id
+        join channels on channels.agency_id = conversations.agency_id and channels.id = conversations.channel_id
+        where messages.agency_id = :agency_id
+        and conversations.agency_id = :agency_id
+        and channels.agency_id = :agency_id
+        and channels.kind = 'sms'
+        and conversations.opted_out_at is null
+        and messages.direction = 'outbound'
+        and messages.status = 'delivered'
+        order by messages.sent_at desc, messages.id desc
+        limit 1
+    ),
+    lost_events as (
+        delete from provider_events
+        using chosen
+        where provider_events.agency_id = :agency_id
+        and provider_events.message_id = chosen.id
+    ),
+    lost_replies as (
+        update attempts
+        set outcome = 'unknown', reason = 'reply_cut_short', twilio_sid = null
+        from chosen
+        where attempts.agency_id = :agency_id
+        and attempts.message_id = chosen.id
+    )
+    update messages
+    set status = 'unconfirmed', twilio_sid = null, delivered_at = null
+    from chosen
+    where messages.agency_id = :agency_id
+    and messages.id = chosen.id
+""")
+
 
 def has_been_invented(database: Database, agency: Agency) -> bool:
     """Whether the agency's conversations in the owner's `database` have their past: the last step of loading."""
@@ -128,6 +166,7 @@ def invent(database: Database, agency: Agency) -> None:
         staff = [member for member, role in agency.members if role in ("manager", "staff")]
         plan = [_plan(row, now, dice, staff) for row in rows]
         connection.execute(REWRITE, plan=json.dumps(plan, default=str))
+        connection.execute(LOSE_AN_ANSWER)
         conversation_counts.recount(connection)
 
 

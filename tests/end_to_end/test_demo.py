@@ -198,6 +198,21 @@ def test_a_contact_answers_what_is_sent(demo: Demo) -> None:
     assert client.get(f"/messages/{sent['id']}").json()["status"] == "read"
 
 
+def test_every_agency_has_one_message_of_which_nobody_knows_the_outcome_and_it_can_be_sent_again(demo: Demo) -> None:
+    content = demo.demo_json
+    for agency in content["agencies"]:
+        client = api(content, agency, "staff")
+        listed = client.get("/conversations", params={"limit": 100}).json()["conversations"]
+        threads = (client.get(f"/conversations/{one['id']}/messages").json()["messages"] for one in listed)
+        (lost,) = [message for thread in threads for message in thread if message["status"] == "unconfirmed"]
+        assert client.post(f"/messages/{lost['id']}/resend").json()["status"] == "queued"
+        deadline = time.monotonic() + 60
+        while (now := client.get(f"/messages/{lost['id']}").json())["status"] not in ("delivered", "read"):
+            assert time.monotonic() < deadline, now
+            time.sleep(0.1)
+        assert not now["duplicate_detected"]
+
+
 def test_a_member_of_two_agencies_has_the_role_held_in_each(demo: Demo) -> None:
     content = demo.demo_json
     first, second, third = content["agencies"]
