@@ -179,6 +179,8 @@ def test_a_message_without_a_text_says_what_it_is_and_an_attachment_beside_a_tex
     send(site, agency, {"template": template})
     expect(messages(page).last).to_contain_text(f"Template {template['content_sid']} · Saturday")
     expect(messages(page).last).to_contain_text(re.compile("delivered|read"))
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / "inbox-without-text.png")
     names = ("SECRETS_KEY", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_BASE_URL")
     environment = {name: site.environment[name] for name in names} | {"MIGRATION_DATABASE_URL": site.urls.owner}
     redacted = commands.run("redact", "--agency", str(agency.id), "--phone", PHONES[0], environment=environment)
