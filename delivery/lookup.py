@@ -6,10 +6,10 @@ same text and as many media, and with no twin of the same text of which nobody k
 
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from delivery import evidence, metrics
-from delivery.twilio_gateway import ListedMessage, TwilioAccount, TwilioGateway, address
+from delivery.twilio_gateway import ListedMessage, TwilioAccount, TwilioGateway, address, is_before
 from persistence import attempts, message_status, provider_events
 from persistence.attempts import Job
 from persistence.connection import TenantConnection
@@ -25,10 +25,11 @@ CLOCK_SKEW = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Case:
-    """All that is needed to ask the carrier about one message."""
+    """All that is needed to ask the carrier about one message, which it may have had since then."""
 
     job: Job
     account: TwilioAccount
+    since: datetime | None
 
 
 def find_account(
@@ -47,15 +48,19 @@ def find_case(database: Database, credentials: TwilioCredentials, due: Due) -> C
     with tenant_transaction(database, due.agency_id, read_only=True) as connection:
         jobs = attempts.list_jobs(connection, message_ids=[due.message_id])
         account = find_account(connection, credentials, account_sid=jobs[0].account_sid) if jobs else None
-    return None if account is None else Case(jobs[0], account)
+        undecided = attempts.find_undecided_since(connection, message_id=due.message_id)
+    if account is None:
+        return None
+    # A person may have it sent again days after the first attempt.
+    begun = [at for at in (jobs[0].attempted_at, undecided) if at is not None]
+    return Case(jobs[0], account, since=min(begun) - CLOCK_SKEW if begun else None)
 
 
 def list_since(gateway: TwilioGateway, case: Case) -> list[ListedMessage]:
-    """What the carrier has from this sender to this contact since the attempt, newest first.
-
-    Raises ListingUnavailable.
+    """What the carrier has from this sender to this contact since the first attempt that may have gone out, newest
+    first. Raises ListingUnavailable.
     """
-    job, since = case.job, case.job.attempted_at - CLOCK_SKEW
+    job, since = case.job, case.since
     listed = gateway.list_messages(
         case.account, to=address("whatsapp" if job.kind == "whatsapp" else "sms", job.recipient), created_after=since
     )
@@ -63,7 +68,7 @@ def list_since(gateway: TwilioGateway, case: Case) -> list[ListedMessage]:
         one
         for one in listed
         if one.direction.startswith("outbound")
-        and (one.date_created is None or one.date_created >= since)
+        and (since is None or not is_before(one, since))
         and _is_from_sender(one, job)
     ]
 

@@ -93,6 +93,14 @@ FIND_AGE = text("""
     and number = :number
 """)
 
+FIND_UNDECIDED_SINCE = text("""
+    select min(started_at)
+    from attempts
+    where agency_id = :agency_id
+    and message_id = :message_id
+    and (outcome is null or outcome = 'unknown')
+""")
+
 COUNT_UNKNOWN = text("""
     select count(*)
     from attempts
@@ -158,7 +166,7 @@ class Job:
     opted_out: bool
     agency_is_active: bool
     attempt: int
-    attempted_at: datetime
+    attempted_at: datetime | None
     negative_listings: int
     twilio_sid: str | None
 
@@ -228,6 +236,12 @@ def find_age_seconds(connection: TenantConnection, *, message_id: UUID, number: 
     """How long ago this call was begun, or None when there is no record of it."""
     age: float | None = connection.execute(FIND_AGE, message_id=message_id, number=number).scalar()
     return age
+
+
+def find_undecided_since(connection: TenantConnection, *, message_id: UUID) -> datetime | None:
+    """When the first of the calls was begun of which nobody knows the outcome, or None when there is none."""
+    begun: datetime | None = connection.execute(FIND_UNDECIDED_SINCE, message_id=message_id).scalar()
+    return begun
 
 
 def count_unknown(connection: TenantConnection, *, message_id: UUID) -> int:
