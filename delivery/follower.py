@@ -159,7 +159,7 @@ class Follower:
             pages += 1
             for row in rows:
                 if one := left.pop(row.sid, None):
-                    look.submit(self._apply, look, account, one, row)
+                    look.submit(self._apply, look, one, row)
             if page_url is None or all(is_before(row, oldest) for row in rows):
                 break
         return True
@@ -172,40 +172,45 @@ class Follower:
             logger.info("listing_unavailable", extra={**names(sent.due), "reason": error.reason})
             look.unanswered.append(sent.due)
         else:
-            self._apply(look, account, sent, listed)
+            self._apply(look, sent, listed)
 
-    def _apply(self, look: _Look, account: TwilioAccount, sent: Sent, listed: ListedMessage) -> None:
+    def _apply(self, look: _Look, sent: Sent, listed: ListedMessage) -> None:
         """What goes wrong with one message keeps no other from being asked about."""
         due, known = sent.due, sent.known
         status = message_status.FROM_TWILIO.get(listed.status)
         has_ended = status in message_status.TERMINAL
-        # Of a message that may have gone out twice, the carrier's list shows the second one.
+        is_old = due.age_seconds > FOLLOWED_SECONDS
+        # Of a message that may have gone out twice, the carrier's list shows the second one: for a while, and when it
+        # is looked at for the last time, which may be the first time that anybody could ask.
         is_watched = known.unproven and due.age_seconds <= self._hold_seconds
         try:
-            if is_watched:
-                self._look_for_second(account, due, listed)
-            elif has_ended or status != known.status:
+            if has_ended or status != known.status:
                 with tenant_transaction(self._database, due.agency_id) as connection:
                     lookup.accept(connection, due, listed, attempt=None)
-                    if has_ended:
-                        outbox.delete(connection, message_id=due.message_id)
-            if not has_ended and due.age_seconds > FOLLOWED_SECONDS:
+            if is_watched or (known.unproven and (has_ended or is_old)):
+                self._look_for_second(due)
+            if has_ended and known.unproven and not is_watched:
+                with tenant_transaction(self._database, due.agency_id) as connection:
+                    outbox.delete(connection, message_id=due.message_id)
+            elif is_old and not has_ended:
                 self._stop_following(due)
         except ListingUnavailable as error:
             logger.info("listing_unavailable", extra={**names(due), "reason": error.reason})
+            if is_old:
+                self._stop_following(due)
         except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
             logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
             look.unanswered.append(due)
         except Exception:
             logger.exception("look_broke_off", extra=names(due))
 
-    def _look_for_second(self, account: TwilioAccount, due: Due, listed: ListedMessage) -> None:
+    def _look_for_second(self, due: Due) -> None:
         case = lookup.find_case(self._database, self._credentials, due)
-        found = [] if case is None else lookup.list_since(self._gateway, case)
+        if case is None:
+            return
+        found = lookup.list_since(self._gateway, case)
         with tenant_transaction(self._database, due.agency_id) as connection:
-            lookup.accept(connection, due, listed, attempt=None)
-            if case is not None:
-                lookup.accept_exact(connection, due, case.job, lookup.unbound(connection, due, found), attempt=None)
+            lookup.accept_exact(connection, due, case.job, lookup.unbound(connection, due, found), attempt=None)
 
     def _stop_following(self, due: Due) -> None:
         metrics.looked("never_confirmed")

@@ -16,6 +16,7 @@ from persistence import messages, outbox, sends
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import ACCOUNT_SID, CONTACT_PHONE, Agency, Urls
 from tests.delivery.conftest import AUTH_TOKEN, Office, running, wait_until
+from tests.delivery.test_follower import age, have_arrived
 from tests.delivery.test_late_evidence import claim, observe
 
 LONG_AGO = timedelta(hours=26)
@@ -112,6 +113,28 @@ def test_a_second_attempt_that_is_lost_as_well_finds_the_copy_of_the_first(
     assert office.message(agency, message_id)["status"] == "delivered"
     assert office.message(agency, message_id)["duplicate_detected"] is False
     assert office.message(other_agency, theirs)["twilio_sid"] is None
+
+
+def test_a_first_copy_is_looked_for_however_long_nobody_could_ask(
+    office: Office, agency: Agency, other_agency: Agency
+) -> None:
+    message_id, theirs = give_up(office, agency), office.queue(other_agency, office.converse(other_agency), "once")
+    resend(office, agency, message_id)
+    with running(office):
+        wait_until(lambda: {office.state(agency, message_id), office.state(other_agency, theirs)} == {"accepted"})
+    wait_until(lambda: have_arrived(office.simulator, office))
+    # Every worker was away for longer than a second copy is watched for, or Twilio could not be asked.
+    for whose, id_ in ((agency, message_id), (other_agency, theirs)):
+        age(office, whose, [id_], hours=1.0)
+    office.simulator.set_faults({"dice": [{"kind": "listing_error", "probability": 1.0}]})
+    office.follower.run_once()
+    office.simulator.set_faults({})
+    wait_until(lambda: office.state(agency, message_id) is None, between=office.follower.run_once)
+    message = office.message(agency, message_id)
+    assert (message["status"], message["duplicate_detected"]) == ("delivered", True)
+    # Its only attempt is proven: an equal text from the day before is no second one.
+    wait_until(lambda: office.state(other_agency, theirs) is None, between=office.follower.run_once)
+    assert office.message(other_agency, theirs)["duplicate_detected"] is False
 
 
 def sids(office: Office, agency: Agency, message_id: UUID) -> set[str]:
