@@ -101,7 +101,8 @@ TAKE_DUE = text("""
         extract(epoch from clock_timestamp() - outbox.attempted_at)::float8 as age_seconds
 """)
 
-# Rows whose last word is missing, all that are due at once: the carrier is asked about an account's together.
+# Rows whose last word is missing, all that are due at once: the carrier is asked about an account's together. One that
+# was to be sent again has no attempt of its own yet where proof of an earlier one came first.
 TAKE_FOLLOWED = text("""
     update outbox
     set available_at = clock_timestamp() + make_interval(secs => :seconds)
@@ -110,7 +111,7 @@ TAKE_FOLLOWED = text("""
         from outbox
         where state = 'accepted'
         and available_at <= clock_timestamp()
-        and attempted_at <= clock_timestamp() - make_interval(secs => :young_seconds)
+        and coalesce(attempted_at, sent_at) <= clock_timestamp() - make_interval(secs => :young_seconds)
         order by available_at
         limit :limit
         for update skip locked
@@ -119,7 +120,7 @@ TAKE_FOLLOWED = text("""
     and outbox.message_id = due.message_id
     returning outbox.agency_id, outbox.message_id, outbox.conversation_id, outbox.channel_id, outbox.state,
         outbox.attempt, outbox.worker_key, outbox.negative_listings,
-        extract(epoch from clock_timestamp() - outbox.attempted_at)::float8 as age_seconds
+        extract(epoch from clock_timestamp() - coalesce(outbox.attempted_at, outbox.sent_at))::float8 as age_seconds
 """)
 
 FOLLOW_SOONER = text("""

@@ -13,11 +13,12 @@ from delivery import evidence
 from delivery.outcomes import Unknown
 from delivery.simulator.server import TwilioSimulator
 from persistence import messages, outbox, sends
+from persistence.attempts import Job
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import ACCOUNT_SID, CONTACT_PHONE, Agency, Urls
 from tests.delivery.conftest import AUTH_TOKEN, Office, running, wait_until
 from tests.delivery.test_follower import age, have_arrived
-from tests.delivery.test_late_evidence import claim, observe
+from tests.delivery.test_late_evidence import claim, observe, report
 
 LONG_AGO = timedelta(hours=26)
 OLD, OLDER, THEIRS = ("SM" + digit * 32 for digit in "123")
@@ -47,13 +48,16 @@ def office(
         yield Office(urls, database, worker_database, simulator)
 
 
-def give_up(office: Office, agency: Agency) -> UUID:
+def give_up(office: Office, job: Job) -> None:
+    with tenant_transaction(office.worker_database, job.agency_id) as connection:
+        evidence.give_up(connection, message_id=job.message_id, conversation_id=job.conversation_id)
+
+
+def lose(office: Office, agency: Agency) -> Job:
     """A message whose first attempt the day before came to nothing that anybody knows."""
-    message_id = office.queue(agency, office.converse(agency), "once")
-    job = claim(office, agency, message_id)
+    job = claim(office, agency, office.queue(agency, office.converse(agency), "once"))
     observe(office, job, Unknown("read_timeout"))
-    with tenant_transaction(office.worker_database, agency.id) as connection:
-        evidence.give_up(connection, message_id=message_id, conversation_id=job.conversation_id)
+    give_up(office, job)
     owner = Database(office.urls.superuser, pool_size=1)
     with tenant_transaction(owner, agency.id) as connection:
         connection.execute(
@@ -64,8 +68,8 @@ def give_up(office: Office, agency: Agency) -> UUID:
             seconds=LONG_AGO.total_seconds(),
         )
     owner.close()
-    assert office.message(agency, message_id)["status"] == "unconfirmed"
-    return message_id
+    assert office.message(agency, job.message_id)["status"] == "unconfirmed"
+    return job
 
 
 def resend(office: Office, agency: Agency, message_id: UUID) -> None:
@@ -80,7 +84,7 @@ def resend(office: Office, agency: Agency, message_id: UUID) -> None:
             message_id=message_id,
             conversation_id=conversation_id,
             channel_id=sender.channel_id,
-            sent_at=message["sent_at"],
+            sent_at=message["sent_at"] - LONG_AGO,
             again=True,
         )
 
@@ -88,7 +92,7 @@ def resend(office: Office, agency: Agency, message_id: UUID) -> None:
 def test_a_first_copy_of_the_day_before_is_found_and_flagged(
     office: Office, agency: Agency, other_agency: Agency
 ) -> None:
-    message_id, theirs = give_up(office, agency), give_up(office, other_agency)
+    message_id, theirs = (lose(office, one).message_id for one in (agency, other_agency))
     resend(office, agency, message_id)
     with running(office):
         wait_until(lambda: office.message(agency, message_id)["twilio_sid"] is not None)
@@ -103,7 +107,7 @@ def test_a_first_copy_of_the_day_before_is_found_and_flagged(
 def test_a_second_attempt_that_is_lost_as_well_finds_the_copy_of_the_first(
     office: Office, agency: Agency, other_agency: Agency
 ) -> None:
-    message_id, theirs = give_up(office, agency), give_up(office, other_agency)
+    message_id, theirs = (lose(office, one).message_id for one in (agency, other_agency))
     resend(office, agency, message_id)
     office.simulator.set_faults({"script": ["error_before_accepting"]})
     with running(office):
@@ -118,7 +122,10 @@ def test_a_second_attempt_that_is_lost_as_well_finds_the_copy_of_the_first(
 def test_a_first_copy_is_looked_for_however_long_nobody_could_ask(
     office: Office, agency: Agency, other_agency: Agency
 ) -> None:
-    message_id, theirs = give_up(office, agency), office.queue(other_agency, office.converse(other_agency), "once")
+    message_id, theirs = (
+        lose(office, agency).message_id,
+        office.queue(other_agency, office.converse(other_agency), "once"),
+    )
     resend(office, agency, message_id)
     with running(office):
         wait_until(lambda: {office.state(agency, message_id), office.state(other_agency, theirs)} == {"accepted"})
@@ -134,6 +141,45 @@ def test_a_first_copy_is_looked_for_however_long_nobody_could_ask(
     assert (message["status"], message["duplicate_detected"]) == ("delivered", True)
     # Its only attempt is proven: an equal text from the day before is no second one.
     wait_until(lambda: office.state(other_agency, theirs) is None, between=office.follower.run_once)
+    assert office.message(other_agency, theirs)["duplicate_detected"] is False
+
+
+@pytest.mark.parametrize("state", ["queued", "waiting"])
+def test_one_that_is_proven_sent_before_its_resend_is_made_is_followed_to_its_end(
+    office: Office, agency: Agency, other_agency: Agency, state: str
+) -> None:
+    job, theirs = lose(office, agency), lose(office, other_agency).message_id
+    if state == "waiting":
+        claim(office, agency, office.queue(agency, job.conversation_id, "under way"))
+    for whose, id_ in ((agency, job.message_id), (other_agency, theirs)):
+        resend(office, whose, id_)
+    assert office.state(agency, job.message_id) == state
+    report(office, job, OLD, "sent", attempt=1)
+    assert office.state(agency, job.message_id) == "accepted"
+    # That was the last callback.
+    wait_until(lambda: office.state(agency, job.message_id) is None, between=office.follower.run_once)
+    message = office.message(agency, job.message_id)
+    assert (message["status"], message["twilio_sid"], message["duplicate_detected"]) == ("delivered", OLD, False)
+    assert office.state(other_agency, theirs) == "queued"
+    assert "once" not in {one["body"] for one in office.simulator.accepted[3:]}
+
+
+def test_one_of_two_lost_attempts_that_is_proven_before_the_next_resend_has_the_other_looked_for(
+    office: Office, agency: Agency, other_agency: Agency
+) -> None:
+    job, theirs = lose(office, agency), lose(office, other_agency).message_id
+    resend(office, agency, job.message_id)
+    office.simulator.set_faults({"script": ["close_after_accepting"]})
+    with running(office):
+        wait_until(lambda: office.state(agency, job.message_id) == "unknown")
+    give_up(office, job)
+    resend(office, agency, job.message_id)
+    second = office.simulator.accepted[-1]["message_sid"]
+    report(office, job, second, "sent", attempt=2)
+    wait_until(lambda: office.state(agency, job.message_id) is None, between=office.follower.run_once)
+    message = office.message(agency, job.message_id)
+    assert (message["status"], message["twilio_sid"], message["duplicate_detected"]) == ("delivered", second, True)
+    assert sids(office, agency, job.message_id) == {OLD, second}
     assert office.message(other_agency, theirs)["duplicate_detected"] is False
 
 
