@@ -24,7 +24,7 @@ class ConversationForbidden(InboxError):
 
 
 class AgencySuspended(InboxError):
-    """The agency is suspended and sends nothing."""
+    """The agency is suspended, or not set up here, and sends nothing."""
 
 
 class IdempotencyInProgress(InboxError):

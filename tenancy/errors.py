@@ -28,7 +28,7 @@ class RoleForbidden(AccessError):
 
 
 class RateLimited(AccessError):
-    """The agency has used up its requests for the moment."""
+    """The agency has used up a limit for the moment."""
 
     def __init__(self, retry_after: int = 1) -> None:
         """`retry_after`: in how many seconds there are more."""
