@@ -1,6 +1,7 @@
 """What was said in a conversation, by whom, and what became of it."""
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from persistence import conversations, json_text, message_status
 from persistence.connection import TenantConnection
 from persistence.errors import ConversationNotFound, InvalidFields, MessageNotFound
 
+logger = logging.getLogger(__name__)
 PREVIEW_LENGTH = 160
 ONE_MESSAGE_FOR_EACH_SID = "messages_agency_id_twilio_sid_key"  # the constraint that keeps it
 
@@ -110,22 +112,22 @@ ADVANCE_STATUS = text("""
     returning status
 """)
 
-# A second SID for one message means that it went out twice: the first stays, and the message says so. A SID that is
-# another message's is not bound.
+# A second SID for one message means that it went out twice: the first stays. A SID that is another's is not bound.
 BIND_TWILIO_SID = text("""
+    with owner as (
+        select id
+        from messages
+        where agency_id = :agency_id
+        and twilio_sid = :twilio_sid
+        and id <> :message_id
+    )
     update messages
-    set duplicate_detected = duplicate_detected or (twilio_sid is not null and twilio_sid <> :twilio_sid),
-        twilio_sid = coalesce(twilio_sid, :twilio_sid)
+    set duplicate_detected = duplicate_detected or (twilio_sid is not null and not exists (select 1 from owner)),
+        twilio_sid = coalesce(twilio_sid, case when not exists (select 1 from owner) then :twilio_sid end)
     where agency_id = :agency_id
     and id = :message_id
     and (twilio_sid is null or (twilio_sid <> :twilio_sid and not duplicate_detected))
-    and not exists (
-        select 1
-        from messages other
-        where other.agency_id = :agency_id
-        and other.twilio_sid = :twilio_sid
-        and other.id <> :message_id)
-    returning duplicate_detected
+    returning duplicate_detected, (select id from owner) as owner_id
 """)
 
 FIND_OUTBOUND = text("""
@@ -280,6 +282,9 @@ def advance_status(
 def bind_twilio_sid(connection: TenantConnection, *, message_id: UUID, twilio_sid: str) -> bool:
     """Store the SID that the carrier gave; True when it is a second one, so that the message went out twice."""
     row = connection.execute(BIND_TWILIO_SID, message_id=message_id, twilio_sid=twilio_sid).first()
+    if row is not None and row.owner_id is not None:
+        ids = {"message_id": str(message_id), "owner_id": str(row.owner_id), "twilio_sid": twilio_sid}
+        logger.error("sid_of_another_message", extra={"agency_id": str(connection.agency_id), **ids})
     return row is not None and bool(row.duplicate_detected)
 
 

@@ -1,5 +1,6 @@
 """What is said late, twice or by the wrong one: the newest attempt goes its way, and what is proven stays proven."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -163,6 +164,31 @@ def test_a_second_sid_is_flagged_whoever_reports_it_and_the_first_stays(
     message = office.message(agency, first.message_id)
     assert (message["twilio_sid"], message["duplicate_detected"]) == (SECOND, True)
     assert office.message(other_agency, theirs)["duplicate_detected"] is False
+
+
+def test_a_sid_that_is_another_messages_raises_an_alarm(
+    office: Office, agency: Agency, other_agency: Agency, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = [
+        claim(office, whose, office.queue(whose, office.converse(whose, phone), "once"))
+        for whose, phone in ((agency, "+12025550199"), (agency, "+12025550188"), (other_agency, "+12025550199"))
+    ]
+    for job in (jobs[0], jobs[2], jobs[0]):
+        observe(office, job, Accepted(FIRST, "queued"))
+    assert "sid_of_another_message" not in {record.getMessage() for record in caplog.records}
+    observe(office, jobs[1], Accepted(FIRST, "queued"))
+    (alarm,) = [record for record in caplog.records if record.getMessage() == "sid_of_another_message"]
+    assert alarm.levelno == logging.ERROR
+    said = {name: getattr(alarm, name) for name in ("agency_id", "message_id", "owner_id", "twilio_sid")}
+    assert said == {
+        "agency_id": str(agency.id),
+        "message_id": str(jobs[1].message_id),
+        "owner_id": str(jobs[0].message_id),
+        "twilio_sid": FIRST,
+    }
+    assert office.message(agency, jobs[0].message_id)["twilio_sid"] == FIRST
+    second = office.message(agency, jobs[1].message_id)
+    assert (second["twilio_sid"], second["duplicate_detected"]) == (None, False)
 
 
 def test_a_refusal_of_the_second_attempt_does_not_deny_the_first(
