@@ -208,7 +208,7 @@ class Follower:
         case = lookup.find_case(self._database, self._credentials, due)
         if case is None:
             return
-        found = lookup.list_since(self._gateway, case)
+        found = lookup.list_since(self._database, self._gateway, case)
         with tenant_transaction(self._database, due.agency_id) as connection:
             lookup.accept_exact(connection, due, case.job, lookup.unbound(connection, due, found), attempt=None)
 

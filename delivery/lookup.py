@@ -1,7 +1,8 @@
 """What the carrier says of a message when it is asked: who asks, what is asked, and what an answer proves.
 
-A message in the carrier's list is taken for one of ours only if it can be no other: bound to nothing else, with the
-same text and as many media, and with no twin of the same text of which nobody knows whether it arrived.
+A message in the carrier's list is taken for one of ours only if it can be no other: bound to nothing else, from no
+other sender of the installation, with the same text and as many media, and with no twin of the same text of which
+nobody knows whether it arrived.
 """
 
 import logging
@@ -10,11 +11,12 @@ from datetime import datetime, timedelta
 
 from delivery import evidence, metrics
 from delivery.twilio_gateway import ListedMessage, TwilioAccount, TwilioGateway, address, is_before
-from persistence import attempts, message_status, provider_events
+from persistence import attempts, channels, message_status, provider_events
 from persistence.attempts import Job
 from persistence.connection import TenantConnection
 from persistence.outbox_work import Due
-from tenancy.transaction import Database, tenant_transaction
+from tenancy import number_routing
+from tenancy.transaction import Database, tenant_transaction, unbound_transaction
 from tenancy.twilio_credentials import CredentialsUnreadable, TwilioCredentials
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,15 @@ class Case:
     job: Job
     account: TwilioAccount
     since: datetime | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A message in the carrier's list from the number in question; `by_other_sender` where it went out through a
+    messaging service that another channel sends by, and whose pool has the number."""
+
+    listed: ListedMessage
+    by_other_sender: bool
 
 
 def find_account(
@@ -56,7 +67,7 @@ def find_case(database: Database, credentials: TwilioCredentials, due: Due) -> C
     return Case(jobs[0], account, since=min(begun) - CLOCK_SKEW if begun else None)
 
 
-def list_since(gateway: TwilioGateway, case: Case) -> list[ListedMessage]:
+def list_since(database: Database, gateway: TwilioGateway, case: Case) -> list[Candidate]:
     """What the carrier has from this sender to this contact since the first attempt that may have gone out, newest
     first. Raises ListingUnavailable.
     """
@@ -64,28 +75,35 @@ def list_since(gateway: TwilioGateway, case: Case) -> list[ListedMessage]:
     listed = gateway.list_messages(
         case.account, to=address("whatsapp" if job.kind == "whatsapp" else "sms", job.recipient), created_after=since
     )
-    return [
+    found = [
         one
         for one in listed
         if one.direction.startswith("outbound")
         and (since is None or not is_before(one, since))
         and _is_from_sender(one, job)
     ]
+    services = {sid for one in found if (sid := one.messaging_service_sid) and sid != job.sender}
+    others = _list_other_senders(database, job, services) if services else set()
+    return [Candidate(one, by_other_sender=one.messaging_service_sid in others) for one in found]
 
 
-def unbound(connection: TenantConnection, due: Due, found: list[ListedMessage]) -> list[ListedMessage]:
+def unbound(connection: TenantConnection, due: Due, found: list[Candidate]) -> list[Candidate]:
     """Those that belong to no message yet."""
     known = provider_events.list_known_sids(
-        connection, conversation_id=due.conversation_id, twilio_sids=[one.sid for one in found]
+        connection, conversation_id=due.conversation_id, twilio_sids=[one.listed.sid for one in found]
     )
-    return [one for one in found if one.sid not in known]
+    return [one for one in found if one.listed.sid not in known]
 
 
 def accept_exact(
-    connection: TenantConnection, due: Due, job: Job, candidates: list[ListedMessage], *, attempt: int | None
+    connection: TenantConnection, due: Due, job: Job, candidates: list[Candidate], *, attempt: int | None
 ) -> bool:
     """Bind those that can be no other message than this one; two of them are a message that went out twice."""
-    exact = [one for one in candidates if one.body == job.content and one.num_media == len(job.media)]
+    exact = [
+        one.listed
+        for one in candidates
+        if not one.by_other_sender and one.listed.body == job.content and one.listed.num_media == len(job.media)
+    ]
     # Without text and media it was redacted, and so may those be that the carrier lists: they all look alike.
     if not exact or not (job.content or job.media) or attempts.has_unproven_twin(connection, message_id=due.message_id):
         return False
@@ -130,3 +148,19 @@ def _is_from_sender(listed: ListedMessage, job: Job) -> bool:
     if job.sender.startswith("MG"):
         return listed.messaging_service_sid == job.sender
     return listed.from_ == address("whatsapp" if job.kind == "whatsapp" else "sms", job.sender)
+
+
+def _list_other_senders(database: Database, job: Job, services: set[str]) -> set[str]:
+    """Those of the messaging services that other channels send by, of whatever agency.
+
+    Twilio's description of a message gives one that used no service "a unique default value" for it. So a service that
+    nobody of ours sends by proves nothing: a message that lists under it may be the number's own.
+    """
+    with unbound_transaction(database, read_only=True) as connection:
+        routes = {
+            service: number_routing.find(connection, account_sid=job.account_sid, addresses=[service])
+            for service in services
+        }
+    with tenant_transaction(database, job.agency_id, read_only=True) as tenant:
+        own = channels.list_known_addresses(tenant, addresses=services)
+    return own | {service for service, route in routes.items() if route and route.agency_id != job.agency_id}

@@ -114,7 +114,7 @@ class Reconciler:
 
     def _investigate(self, due: Due) -> None:
         case = lookup.find_case(self._database, self._credentials, due)
-        found = [] if case is None else lookup.list_since(self._gateway, case)
+        found = [] if case is None else lookup.list_since(self._database, self._gateway, case)
         with tenant_transaction(self._database, due.agency_id) as connection:
             conversations.lock(connection, conversation_id=due.conversation_id)
             if outbox.find(connection, message_id=due.message_id) != outbox.Standing("unknown", due.attempt):

@@ -1,5 +1,6 @@
 """The numbers and messaging services that locations send from and receive at."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -32,6 +33,13 @@ SET_INBOUND_MARK = text("""
     and id = :channel_id
 """)
 
+LIST_KNOWN_ADDRESSES = text("""
+    select address
+    from channels
+    where agency_id = :agency_id
+    and address = any(:addresses)
+""")
+
 
 @dataclass(frozen=True)
 class InboundMark:
@@ -58,3 +66,8 @@ def inbound_mark(connection: TenantConnection, *, channel_id: UUID) -> InboundMa
 def set_inbound_mark(connection: TenantConnection, *, channel_id: UUID, complete_until: datetime) -> None:
     """Everything that arrived before is here now; a mark never goes back."""
     connection.execute(SET_INBOUND_MARK, channel_id=channel_id, complete_until=complete_until)
+
+
+def list_known_addresses(connection: TenantConnection, *, addresses: Collection[str]) -> set[str]:
+    """Those of the numbers and messaging services that a channel of the agency sends from."""
+    return set(connection.execute(LIST_KNOWN_ADDRESSES, addresses=list(addresses)).scalars())

@@ -20,6 +20,7 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 VALUES: dict[str, Any] = {
     "account_sid": "AC" + "0" * 32,
     "action": "send_message",
+    "address": "+12025550100",
     "addresses": ["+12025550100"],
     "agency_id": AGENCY,
     "agency_ids": [AGENCY],
