@@ -22,8 +22,7 @@ ONE_MESSAGE_FOR_EACH_SID = "messages_agency_id_twilio_sid_key"  # the constraint
 
 GET = text("""
     select id, conversation_id, direction, content, media, template, transcript, status, error_code, error_message,
-        twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected,
-        redacted_at
+        twilio_sid, sent_by, sent_at, delivered_at, read_at, created_at, duplicate_detected, redacted_at
     from messages
     where agency_id = :agency_id
     and id = :message_id
