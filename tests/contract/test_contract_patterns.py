@@ -35,7 +35,6 @@ CASES = {
         "\u200b\u200c\u200d\u2060\ufeff": False,
         "\u00ad\u034f\u061c\u180e\u2066\u2069": False,
         "\u115f\u1160\u3164\uffa0\u2800": False,
-        "\ufff9\ufffb": False,
         "\ufe0f\u200d": False,
     },
     "media_url": {
