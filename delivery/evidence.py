@@ -40,7 +40,7 @@ def accept(
 ) -> None:
     """The carrier has the message under this SID, in this state: bind the one, move to the other."""
     status = message_status.FROM_TWILIO.get(provider_status, "sending")
-    _bind(
+    prove(
         connection,
         message_id=message_id,
         conversation_id=conversation_id,
@@ -58,29 +58,16 @@ def accept(
 
 
 def prove(
-    connection: TenantConnection, *, message_id: UUID, conversation_id: UUID, attempt: int | None, twilio_sid: str
-) -> None:
-    """The carrier has the message under this SID, in a state that we do not know: it is not sent again, and its status
-    stays as it is until the carrier is asked."""
-    _bind(
-        connection,
-        message_id=message_id,
-        conversation_id=conversation_id,
-        attempt=attempt,
-        twilio_sid=twilio_sid,
-        has_ended=False,
-    )
-
-
-def _bind(
     connection: TenantConnection,
     *,
     message_id: UUID,
     conversation_id: UUID,
     attempt: int | None,
     twilio_sid: str,
-    has_ended: bool,
+    has_ended: bool = False,
 ) -> None:
+    """The carrier has the message under this SID: it is not sent again. Its status stays as it is, and where it has not
+    ended the carrier is asked about it."""
     conversations.lock(connection, conversation_id=conversation_id)
     outbox.lock(connection, message_id=message_id)
     if attempt is not None:

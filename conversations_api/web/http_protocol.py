@@ -137,8 +137,10 @@ class HttpProtocol(HttpToolsProtocol):
             self.expect_100_continue = False  # which is of HTTP/1.1
         super().on_headers_complete()
         self._unanswered = [*self._open(), self.cycle]
-        if is_last or self._is_stopping:
+        if is_last:
             self._hear_no_more(self.cycle)
+        elif self._is_stopping:
+            self.cycle.keep_alive = False  # its body may still come
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)

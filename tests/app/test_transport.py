@@ -132,9 +132,11 @@ def test_who_has_just_come_when_the_process_stops_is_still_answered_and_who_says
             time.sleep(0.01)
         server.should_exit = True
         time.sleep(0.3)  # it has been noticed by now
-        one.sendall(GET + b"\r\n")
+        one.sendall(POST + b"Content-Length: 15\r\n\r\n")
+        time.sleep(0.05)
+        one.sendall(b'{"content":"a"}')
         answer = hear(one)
-        assert status_of(answer) == 200
+        assert status_of(answer) == 201
         assert b"\r\nconnection: close\r\n" in answer
         assert hear(silent) == b""
         thread.join(30)

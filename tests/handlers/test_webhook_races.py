@@ -1,5 +1,6 @@
 """Webhooks that come at once with one SID: one of them has it, the others find it there, and none leaves anything."""
 
+import logging
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -143,3 +144,29 @@ def test_a_conversation_that_was_left_without_a_message_is_not_shown_until_it_ha
     assert api.converse(mine, "At last") == str(damaged.id)
     assert list(inbox(api, mine).values()) == [["At last"]]
     assert thread(api, other, conversation_id) == ["Hello"]
+
+
+def test_a_report_waits_for_whoever_holds_the_conversation_and_keeps_nobody_waiting(
+    api: Api, mine: Agency, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the reconciler does: it holds the conversation, and then keeps the event that the report brings as well."""
+    conversation = api.converse(mine, phone=FOUR[0])
+    message_id, sid = api.of(mine).send(conversation).json["id"], new_sid()
+    with caplog.at_level(logging.INFO, "conversations_api"), ThreadPoolExecutor(1) as pool:
+        with cursor_of(api.urls.superuser) as session:
+            session.execute("set local lock_timeout = '10s'")
+            session.execute("select from conversations where id = %s for no key update", (conversation,))
+            post = pool.submit(report, api, mine, message_id, sid)
+            await_waiting(session, 1)
+            session.execute(
+                """insert into provider_events (agency_id, id, message_id, twilio_sid, provider_status, error_code,
+                    status, payload)
+                values (%s, gen_random_uuid(), %s, %s, 'sent', '', 'sent', '{}')""",
+                (str(mine.id), message_id, sid),
+            )
+        assert post.result().status == 200
+    shown = api.of(mine).get(f"/messages/{message_id}").json
+    assert [event["twilio_sid"] for event in shown["history"]] == [sid]
+    # A deadlock would have been resolved, by doing the request again.
+    assert "request_repeated" not in caplog.messages
+    assert "request" in caplog.messages
