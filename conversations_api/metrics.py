@@ -32,6 +32,14 @@ _SHED = Counter(
     ("operation",),
     registry=REGISTRY,
 )
+_WAITED = Histogram(
+    "faro_http_queue_seconds",
+    "How long requests waited for a place to run that did not have one at once, by what came of it.",
+    ("outcome",),
+    # Who waits for the longest time that there is should be told at once when it is over: hence the bucket behind it.
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 1.05, 2.5),
+    registry=REGISTRY,
+)
 _POOL_IN_USE = Gauge(
     "faro_database_connections_in_use",
     "Connections of the pool that somebody holds at the moment.",
@@ -73,6 +81,7 @@ _BUILD = Gauge(
 )
 
 _SHED.labels(NO_OPERATION)
+_admitted, _shed = (_WAITED.labels(outcome).observe for outcome in ("admitted", "shed"))
 _observe: dict[tuple[str, str, int], Callable[[float], None]] = {}
 
 
@@ -85,6 +94,11 @@ def request_ended(operation: str | None, method: str, status: int, seconds: floa
     observe(seconds)
     if problem == "overloaded":
         _SHED.labels(key[0]).inc()
+
+
+def waited(seconds: float, *, admitted: bool) -> None:
+    """Count one request that stood in a queue; only from the event loop."""
+    (_admitted if admitted else _shed)(seconds)
 
 
 def describe_build() -> None:

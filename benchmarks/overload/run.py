@@ -52,8 +52,7 @@ async def _phases(plan: Plan, service: Service, progress: Callable[[str], None])
         memory,
         recovery,
         client.latest,
-        after[0] - before[0],
-        after[1] - before[1],
+        after.since(before),
         Neighbours(),
     )
 

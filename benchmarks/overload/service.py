@@ -6,7 +6,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode
@@ -21,6 +21,7 @@ from conversations_api.child_processes import Child
 from conversations_api.demo import invented_agencies
 from conversations_api.demo.invented_agencies import Agency, TwilioAccount
 from conversations_api.embedded_postgres import EmbeddedPostgres
+from conversations_api.web.lanes import Limits
 from delivery import twilio_gateway
 from tenancy import authentication, twilio_credentials
 from tenancy.transaction import Database
@@ -29,6 +30,22 @@ ISSUER, AUDIENCE = "https://login.example.com", "faro"
 INBOUND = "/api/v1/webhooks/twilio/inbound"
 CONTACTS = 60  # of each agency
 SHED_SECONDS = 0.05  # within which what is shed should be told
+
+
+@dataclass(frozen=True)
+class Shed:
+    """How many answers were 503, and how many of those came within SHED_SECONDS of the request's head; how many of all
+    had waited in a queue for as long as one may, and how many of those were told within SHED_SECONDS of its end."""
+
+    all: float
+    at_once: float
+    waited: float
+    waited_and_told: float
+
+    def since(self, before: "Shed") -> "Shed":
+        """What has come to it."""
+        mine, theirs = astuple(self), astuple(before)
+        return Shed(*(now - then for now, then in zip(mine, theirs, strict=True)))
 
 
 @dataclass
@@ -47,15 +64,17 @@ class Service:
         processes = [self.master, *self.master.children(recursive=True)]
         return sum(process.memory_info().rss for process in processes) / 1e6
 
-    def shed_by_its_own_clock(self) -> tuple[float, float]:
-        """How many answers were 503, and how many of those within SHED_SECONDS of the request's head."""
+    def shed_by_its_own_clock(self) -> Shed:
+        """What the server's histograms say of its 503s."""
         page = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False).text
-        counted: defaultdict[str, float] = defaultdict(float)
-        for line in page.splitlines():
-            if line.startswith("faro_http_request_duration_seconds_bucket") and 'status="503"' in line:
-                labels, _, number = line.rpartition(" ")
-                counted[labels.partition('le="')[2].partition('"')[0]] += float(number)
-        return counted["+Inf"], counted[str(SHED_SECONDS)]
+        all_of_them = _buckets(page, "faro_http_request_duration_seconds", 'status="503"')
+        waited = _buckets(page, "faro_http_queue_seconds", 'outcome="shed"')
+        return Shed(
+            all_of_them["+Inf"],
+            all_of_them[str(SHED_SECONDS)],
+            waited["+Inf"],
+            waited[str(Limits().queue_seconds + SHED_SECONDS)],
+        )
 
     def asking(self, agency: Agency | None = None) -> Callable[[int], Request]:
         """What users of this agency, or of all of them, ask for: the request of each number."""
@@ -176,3 +195,13 @@ def wire(method: str, target: str, *headers: str, body: bytes = b"") -> bytes:
     lines = [f"{method} {target} HTTP/1.1", "Host: 127.0.0.1", *headers]
     lines += [f"Content-Length: {len(body)}"] if body else []
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _buckets(page: str, histogram: str, label: str) -> defaultdict[str, float]:
+    """How many were observed up to each bound, of all series of a histogram that have this label."""
+    counted: defaultdict[str, float] = defaultdict(float)
+    for line in page.splitlines():
+        if line.startswith(f"{histogram}_bucket") and label in line:
+            labels, _, number = line.rpartition(" ")
+            counted[labels.partition('le="')[2].partition('"')[0]] += float(number)
+    return counted

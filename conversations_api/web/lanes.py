@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from conversations_api import metrics
 from conversations_api.web.contract import Operation
 from conversations_api.web.turns import Pace, Turns
 from handlers.problems import Problem
@@ -155,9 +156,10 @@ class Lane:
 
     async def _wait(self, whose: Hashable) -> None:
         loop = asyncio.get_running_loop()
+        begun_at = loop.time()
         if not self._queue:
-            self._pace.begin(loop.time())
-        if self._is_hopeless(whose, loop.time()):
+            self._pace.begin(begun_at)
+        if self._is_hopeless(whose, begun_at):
             raise Problem("overloaded")
         turn = loop.create_future()
         self._queue.join(whose, turn)
@@ -170,8 +172,10 @@ class Lane:
             else:
                 self._queue.leave(whose, turn)
             if isinstance(error, TimeoutError):
+                metrics.waited(loop.time() - begun_at, admitted=False)
                 raise Problem("overloaded") from None
             raise
+        metrics.waited(loop.time() - begun_at, admitted=True)
 
     def _is_hopeless(self, whose: Hashable, now: float) -> bool:
         if len(self._queue) >= self._queued and (self._queued == 0 or self._queue.of(whose)):

@@ -1,5 +1,6 @@
 """What is counted inside one process, where a test can bring about what an installation rarely meets."""
 
+import asyncio
 import re
 from uuid import uuid4
 
@@ -8,9 +9,10 @@ from prometheus_client import generate_latest
 from sqlalchemy import text
 
 from conversations_api import metrics, metrics_server
-from conversations_api.web.lanes import Limits
+from conversations_api.web.lanes import Lane, Limits, Places
 from delivery import metrics as delivery_metrics
 from delivery.outcomes import Rejected
+from handlers.problems import Problem
 from tenancy.transaction import Database, DatabaseUnavailable, unbound_transaction
 from tests.agencies import Urls
 from tests.metrics.scraping import Page, read, wait_until
@@ -34,6 +36,29 @@ def test_a_request_that_is_shed_is_counted_by_operation(urls: Urls) -> None:
     shed = "faro_http_requests_shed_total"
     assert after.value(shed, operation="resendMessage") - before.value(shed, operation="resendMessage") == 1
     assert after.value(shed) - before.value(shed) == 1
+
+
+def test_how_long_requests_wait_for_a_place_is_counted_by_what_came_of_it() -> None:
+    async def scenario() -> None:
+        one = Lane(Places(1), running=1, queued=9, limits=Limits(queue_seconds=0.3))
+        await one.enter()  # at once, and not counted
+        with pytest.raises(Problem):
+            await one.enter()
+        waiting = asyncio.create_task(one.enter())
+        await asyncio.sleep(0.1)
+        one.leave()
+        await asyncio.wait_for(waiting, 30)
+
+    before = page()
+    asyncio.run(scenario())
+    after = page()
+
+    def counted(sample: str, **labels: str) -> float:
+        name = f"faro_http_queue_seconds_{sample}"
+        return after.value(name, **labels) - before.value(name, **labels)
+
+    assert [counted("count", outcome=outcome) for outcome in ("admitted", "shed")] == [1, 1]
+    assert counted("bucket", outcome="admitted", le="0.05") == counted("bucket", outcome="shed", le="0.25") == 0
 
 
 @pytest.mark.parametrize(

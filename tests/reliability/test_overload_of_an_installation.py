@@ -12,6 +12,7 @@ from benchmarks.overload.findings import Findings, table
 from benchmarks.overload.neighbours import Neighbours
 from benchmarks.overload.plan import Plan
 from benchmarks.overload.run import run
+from benchmarks.overload.service import Shed
 
 # A machine that stands still for more than a second sheds webhooks, too, and here other tests run beside this one. The
 # long run allows none.
@@ -27,7 +28,8 @@ def test_what_is_shed_is_told_when_to_come_again_and_webhooks_are_taken(tmp_path
         assert all(reply.retry_after for reply in found.refused)
         assert found.accepted
         assert {reply.status for reply in found.api} <= {200, 201, 503, NOT_SENT}  # the client's own bound
-        assert found.shed >= len(found.refused)
+        assert found.shed.all >= len(found.refused)
+        assert found.shed.all >= found.shed.at_once + found.shed.waited_and_told
         assert len(found.webhooks) > 30
         assert_a_neighbour_is_served(found.neighbours)
         assert {reply.status for reply in found.webhooks} <= {200, 503}
@@ -58,7 +60,7 @@ def assert_a_neighbour_is_served(neighbours: Neighbours) -> None:
 def test_a_run_fails_when_it_should(status: int, retry_after: bool, webhook: int, word: str | None) -> None:
     replies = [Reply("api", 200, 0.1, False, 0.0), Reply("api", status, 0.1, retry_after, 0.0)]
     webhooks = [Reply("webhook", webhook, 0.1, False, 0.0)]
-    found = Findings(Plan(), 1.0, [], replies, webhooks, [1.0], 0.1, 0.0, 1, 1, Neighbours())
+    found = Findings(Plan(), 1.0, [], replies, webhooks, [1.0], 0.1, 0.0, Shed(1, 1, 0, 0), Neighbours())
     assert [word in line for line in found.wrong()] == ([True] if word else [])
     assert "| webhooks taken | " in table(found)
 
