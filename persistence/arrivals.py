@@ -10,6 +10,16 @@ from sqlalchemy import text
 from persistence import conversation_counts
 from persistence.connection import TenantConnection
 
+# Before the conversation is locked, as UPSERT_CONTACT is, so that two who know the contact by another name never wait
+# for each other.
+RENAME_CONTACT = text("""
+    update contacts
+    set name = :name, updated_at = statement_timestamp()
+    where agency_id = :agency_id
+    and phone = :phone
+    and name is distinct from :name
+""")
+
 # Nothing is written for a message that is here already, nor where nothing is new; in the latter case the row is locked
 # all the same. So whoever brings the same message waits here, and each statement after this one sees what was stored.
 UPSERT_CONTACT = text("""
@@ -47,7 +57,8 @@ INSERT_CONVERSATION = text("""
 
 # The time of a message is strictly later than the one before it, also when the clock is set back: the thread
 # keeps its order, and the preview never goes backwards. It is read first and then written: Citus takes a clock in an
-# update only as a value.
+# update only as a value. Who has waited here for one that brought the same message does not see it; the unique index
+# does, and then all of this is done again (see tenancy.driver_errors).
 FIND_PLACE = text("""
     select conversations.id, location_id, status, last_message_at = '-infinity' as is_new,
         greatest(clock_timestamp(), last_message_at + interval '1 microsecond') as sent_at,
@@ -90,10 +101,15 @@ def receive(
     Insert the message before the transaction ends. Raises AlreadyHere, when it must not be committed: another message
     with the SID may have been stored while this one's contact and conversation were made.
     """
-    connection.execute_later(UPSERT_CONTACT, id=uuid_utils.uuid7(), phone=phone, name=name, twilio_sid=twilio_sid)
-    whose: dict[str, Any] = {"channel_id": channel_id, "phone": phone}
-    connection.execute_later(INSERT_CONVERSATION, **whose, id=uuid_utils.uuid7(), twilio_sid=twilio_sid)
-    row = connection.execute(FIND_PLACE, **whose, twilio_sid=twilio_sid).first()
+    whose: dict[str, Any] = {"channel_id": channel_id, "phone": phone, "twilio_sid": twilio_sid}
+    if name is not None:
+        connection.execute_later(RENAME_CONTACT, phone=phone, name=name)
+    row = connection.execute(FIND_PLACE, **whose).first()
+    if row is None:  # the contact's first message to this channel
+        contact = {"phone": phone, "name": name, "twilio_sid": twilio_sid}
+        connection.execute_later(UPSERT_CONTACT, id=uuid_utils.uuid7(), **contact)
+        connection.execute_later(INSERT_CONVERSATION, id=uuid_utils.uuid7(), **whose)
+        row = connection.execute(FIND_PLACE, **whose).first()
     if row is None or row.is_here:
         raise AlreadyHere
     if row.is_new:
