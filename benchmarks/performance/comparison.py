@@ -19,7 +19,8 @@ from benchmarks.performance.load import LoadFailed, Sample
 from benchmarks.performance.servers import OURS, Running
 from conversations_api.embedded_postgres.running_postgres import Server as Postgres
 
-PGBENCH = "pgbench"
+# With the statement of ours, and with the plain rows of the peers.
+PGBENCH, PGBENCH_PLAIN = "pgbench", "pgbench, plain rows"
 ATTEMPTS = 5
 
 Measure = Callable[[int, int], Sample]  # connections, seconds
@@ -98,20 +99,28 @@ def http_target(server: Running, requests: Path, *, postgres_pid: int) -> Measur
     return run
 
 
-def pgbench_target(
+def pgbench_targets(
     postgres: Postgres, database: str, pages: Sequence[Page], folder: Path, *, postgres_pid: int
-) -> Measure:
+) -> dict[str, Measure]:
     """No server in between; its CPU is not told, because the client's would be in it."""
-    counters = data_set.query(postgres, database, "select to_regclass('conversation_counts') is not null")[0][0]
-    scripts = pgbench.write_scripts(folder, [page.agency_id for page in pages], counters=counters)
+    agency_ids = [page.agency_id for page in pages]
+    statements = {PGBENCH: pgbench.our_list(), PGBENCH_PLAIN: pgbench.plain_list()}
+    return {
+        name: _pgbench_target(
+            data_set.dsn(postgres, "faro_app", database),
+            pgbench.write_scripts(folder / name.replace(", ", "-").replace(" ", "-"), agency_ids, parts),
+            postgres_pid=postgres_pid,
+        )
+        for name, parts in statements.items()
+    }
 
+
+def _pgbench_target(dsn: str, scripts: Sequence[Path], *, postgres_pid: int) -> Measure:
     def run(connections: int, seconds: int) -> Sample:
         before = load.cpu_seconds(postgres_pid)
         try:
             # A second more, because connecting takes of its time; its rate leaves that out.
-            count, rate, latency = pgbench.run(
-                data_set.dsn(postgres, "faro_app", database), scripts, clients=connections, seconds=seconds + 1
-            )
+            count, rate, latency = pgbench.run(dsn, scripts, clients=connections, seconds=seconds + 1)
         except (subprocess.CalledProcessError, ValueError) as error:
             raise LoadFailed(f"pgbench: {error}") from error
         spent = 1e3 * (load.cpu_seconds(postgres_pid) - before) / count

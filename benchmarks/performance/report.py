@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.performance import results as results_module
 from benchmarks.performance import svg
 from benchmarks.performance.asked import LIST, MESSAGES
-from benchmarks.performance.comparison import PGBENCH, Comparison
+from benchmarks.performance.comparison import PGBENCH, PGBENCH_PLAIN, Comparison
 from benchmarks.performance.growth import DEPTHS, Point
 from benchmarks.performance.results import Results
 from benchmarks.performance.sending import Sending
@@ -116,7 +116,7 @@ def _server(comparison: Comparison, name: str) -> list[str]:
 
     rate = f"{comparison.median(name, 'rate'):,.0f}"
     # pgbench tells an average, and its own CPU is a client's.
-    of_server = ["", "", ""] if name == PGBENCH else [median("p99"), median("cpu"), by("cpu")]
+    of_server = ["", "", ""] if name in (PGBENCH, PGBENCH_PLAIN) else [median("p99"), median("cpu"), by("cpu")]
     return [name, rate, by("rate"), median("p50"), *of_server, median("postgres_cpu")]
 
 

@@ -103,7 +103,7 @@ def read(rig: Rig, results: Results) -> None:
     for title, asked_pages in pages.items():
         targets = comparison.http_targets(rig.running, asked_pages, rig.folder, postgres_pid=rig.postgres_pid)
         if title == LIST and pgbench.binary() is not None:
-            targets[comparison.PGBENCH] = comparison.pgbench_target(
+            targets |= comparison.pgbench_targets(
                 rig.postgres, rig.database, asked_pages, rig.folder, postgres_pid=rig.postgres_pid
             )
         of_title = [

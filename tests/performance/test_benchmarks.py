@@ -15,7 +15,7 @@ from benchmarks.peers import pgbench, statements
 from benchmarks.performance import data_set, equality, report, run, servers, soak, svg
 from benchmarks.performance import results as results_module
 from benchmarks.performance.asked import LIST, MESSAGES
-from benchmarks.performance.comparison import PGBENCH, Comparison
+from benchmarks.performance.comparison import PGBENCH, PGBENCH_PLAIN, Comparison
 from benchmarks.performance.load import Request, Sample
 from benchmarks.performance.results import Results
 from benchmarks.performance.servers import CONNEXION, HTTP_PEERS, OURS
@@ -40,7 +40,8 @@ def test_every_peer_answers_as_ours_does_and_is_measured(results: Results) -> No
     # That the answers are the same was checked before: measuring ends with AnswersDiffer otherwise.
     measured = {comparison.title: set(comparison.samples) for comparison in results.comparisons}
     peers = {OURS, *HTTP_PEERS} - results.left_out.keys()
-    assert measured == {LIST: peers | ({PGBENCH} if pgbench.binary() else set()), MESSAGES: peers}
+    without_server = {PGBENCH, PGBENCH_PLAIN} if pgbench.binary() else set()
+    assert measured == {LIST: peers | without_server, MESSAGES: peers}
     assert all(
         sample.requests > 0 and sample.rate > 0
         for comparison in results.comparisons
