@@ -170,7 +170,10 @@ class Follower:
         except ListingUnavailable as error:
             metrics.looked("listing_unavailable")
             logger.info("listing_unavailable", extra={**names(sent.due), "reason": error.reason})
-            look.unanswered.append(sent.due)
+            if error.http_status != 404:
+                look.unanswered.append(sent.due)
+            elif sent.due.age_seconds > FOLLOWED_SECONDS:  # it has no such message, and will not have it any more
+                self._give_up(look, sent.due)
         else:
             self._apply(look, sent, listed)
 
@@ -211,6 +214,13 @@ class Follower:
         found = lookup.list_since(self._database, self._gateway, case)
         with tenant_transaction(self._database, due.agency_id) as connection:
             lookup.accept_exact(connection, due, case.job, lookup.unbound(connection, due, found), attempt=None)
+
+    def _give_up(self, look: _Look, due: Due) -> None:
+        try:
+            self._stop_following(due)
+        except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
+            logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
+            look.unanswered.append(due)
 
     def _stop_following(self, due: Due) -> None:
         metrics.looked("never_confirmed")

@@ -42,13 +42,13 @@ class Office:
         )
         self.follower = self.new_follower(poll_seconds=0.0)
 
-    def new_follower(self, *, poll_seconds: float) -> Follower:
+    def new_follower(self, *, poll_seconds: float, retry_seconds: float = 0.2) -> Follower:
         return Follower(
             database=self.worker_database,
             gateway=self.gateway,
             credentials=self.credentials,
             poll_seconds=poll_seconds,
-            retry_seconds=0.2,
+            retry_seconds=retry_seconds,
             hold_seconds=PATIENCE.hold_seconds,
         )
 

@@ -151,6 +151,25 @@ def test_after_three_days_the_last_status_stands_and_is_never_made_a_failure(
     assert unconfirming.state(other_agency, theirs) == "accepted"
 
 
+def test_a_message_that_the_carrier_does_not_know_is_asked_about_in_its_time_and_for_three_days(
+    unconfirming: Office, agency: Agency, other_agency: Agency
+) -> None:
+    (mine,), (theirs,) = send(unconfirming, agency, 1), send(unconfirming, other_agency, 1)
+    for whose, one, sid in ((agency, mine, "SM" + "e" * 32), (other_agency, theirs, "SM" + "f" * 32)):
+        with tenant_transaction(unconfirming.worker_database, whose.id) as connection:
+            connection.execute(
+                text("update messages set twilio_sid = :sid where agency_id = :agency_id and id = :id"), sid=sid, id=one
+            )
+    age(unconfirming, agency, [mine], 73.0)
+    age(unconfirming, other_agency, [theirs], 71.0)
+    before = len(unconfirming.simulator.requests)
+    patient = unconfirming.new_follower(poll_seconds=180.0, retry_seconds=0.0)
+    patient.run_once()
+    patient.run_once()
+    assert len(asked(unconfirming, before)) == 2
+    assert (unconfirming.state(agency, mine), unconfirming.state(other_agency, theirs)) == (None, "accepted")
+
+
 def test_by_default_every_message_is_asked_about_within_five_minutes_with_time_left_for_the_round() -> None:
     poll_seconds = Settings().status_poll_seconds
     between_rounds = min(poll_seconds / 8, working.LONGEST_SECONDS_BETWEEN_ROUNDS)
