@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 INK, PALE = "#1f2933", "#d9dee4"
-COLOURS = ("#0b6e4f", "#c8553d", "#2f6690", "#b8860b", "#6d597a", "#57606a")
+COLOURS = ("#0b6e4f", "#c8553d", "#2f6690", "#b8860b", "#6d597a", "#57606a", "#9aa5b1")
 FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 BAR, GAP, LEFT, RIGHT, TOP = 18, 8, 190, 150, 46
 WIDTH = 760
