@@ -122,6 +122,7 @@ def _worker(_: argparse.Namespace) -> None:
 def _migrate(options: argparse.Namespace) -> None:
     configuration = _settings("migrate")
     import alembic.util
+    import psycopg2
     import sqlalchemy.exc
 
     from conversations_api import logging, migrating
@@ -137,11 +138,10 @@ def _migrate(options: argparse.Namespace) -> None:
         _refuse("migrate", "MIGRATION_DATABASE_URL: the database does not answer, or refuses the login")
     except (alembic.util.CommandError, CitusMissing) as error:
         _refuse("migrate", str(error))
-    except sqlalchemy.exc.DBAPIError as error:
+    except (sqlalchemy.exc.DBAPIError, psycopg2.Error) as error:
         # A migration holds no customer's words: what the server says may be shown.
-        _refuse(
-            "migrate", f"the revision that was under way was not applied: {str(error.orig).strip().splitlines()[0]}"
-        )
+        said = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+        _refuse("migrate", f"the revision that was under way was not applied: {said}")
 
 
 def _redact(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import sqlalchemy
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import text
 
@@ -11,7 +12,7 @@ from persistence import conversation_counts
 from persistence.connection import TenantConnection
 
 # Before the conversation is locked, as UPSERT_CONTACT is, so that two who know the contact by another name never wait
-# for each other.
+# for each other. Of two at once the one that began first may win; the contact's next message says it again.
 RENAME_CONTACT = text("""
     update contacts
     set name = :name, updated_at = statement_timestamp()
@@ -55,10 +56,21 @@ INSERT_CONVERSATION = text("""
     on conflict (agency_id, channel_id, contact_id) do nothing
 """)
 
+# Whoever brings the same message waits here, and each statement after this one sees what was stored.
+LOCK_PLACE = text("""
+    select conversations.id
+    from conversations
+    join contacts on contacts.agency_id = conversations.agency_id and contacts.id = conversations.contact_id
+    where conversations.agency_id = :agency_id
+    and contacts.agency_id = :agency_id
+    and conversations.channel_id = :channel_id
+    and contacts.phone = :phone
+    for no key update of conversations
+""")
+
 # The time of a message is strictly later than the one before it, also when the clock is set back: the thread
 # keeps its order, and the preview never goes backwards. It is read first and then written: Citus takes a clock in an
-# update only as a value. Who has waited here for one that brought the same message does not see it; the unique index
-# does, and then all of this is done again (see tenancy.driver_errors).
+# update only as a value.
 FIND_PLACE = text("""
     select conversations.id, location_id, status, last_message_at = '-infinity' as is_new,
         greatest(clock_timestamp(), last_message_at + interval '1 microsecond') as sent_at,
@@ -101,15 +113,15 @@ def receive(
     Insert the message before the transaction ends. Raises AlreadyHere, when it must not be committed: another message
     with the SID may have been stored while this one's contact and conversation were made.
     """
-    whose: dict[str, Any] = {"channel_id": channel_id, "phone": phone, "twilio_sid": twilio_sid}
+    whose = {"channel_id": channel_id, "phone": phone}
     if name is not None:
         connection.execute_later(RENAME_CONTACT, phone=phone, name=name)
-    row = connection.execute(FIND_PLACE, **whose).first()
+    row = _find_place(connection, whose, twilio_sid)
     if row is None:  # the contact's first message to this channel
         contact = {"phone": phone, "name": name, "twilio_sid": twilio_sid}
         connection.execute_later(UPSERT_CONTACT, id=uuid_utils.uuid7(), **contact)
-        connection.execute_later(INSERT_CONVERSATION, id=uuid_utils.uuid7(), **whose)
-        row = connection.execute(FIND_PLACE, **whose).first()
+        connection.execute_later(INSERT_CONVERSATION, id=uuid_utils.uuid7(), **whose, twilio_sid=twilio_sid)
+        row = _find_place(connection, whose, twilio_sid)
     if row is None or row.is_here:
         raise AlreadyHere
     if row.is_new:
@@ -117,6 +129,11 @@ def receive(
     elif row.status == "resolved":
         conversation_counts.move_one(connection, location_id=row.location_id, status="open", from_status=row.status)
     return row.id, row.sent_at
+
+
+def _find_place(connection: TenantConnection, whose: dict[str, Any], twilio_sid: str) -> "sqlalchemy.Row[Any] | None":
+    connection.execute_later(LOCK_PLACE, **whose)
+    return connection.execute(FIND_PLACE, **whose, twilio_sid=twilio_sid).first()
 
 
 def list_since(connection: TenantConnection, *, conversation_id: UUID, since: datetime) -> list[str]:

@@ -19,6 +19,8 @@ from tenancy import transaction
 from tenancy.transaction import Database, tenant_transaction
 from tests.agencies import ACCOUNT_SID, Agency, make_conversation
 from tests.delivery.conftest import Office, wait_until
+from tests.handlers.test_webhook_races import await_waiting
+from tests.reliability.test_database_faults import cursor_of
 
 CONTACT = "+12025550177"
 
@@ -55,6 +57,29 @@ def received(database: Database, agency: Agency) -> list[tuple[str, str]]:
                 order by sent_at""")
         )
         return [(row.twilio_sid, row.content) for row in rows]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_webhook_that_is_first_keeps_nothing_that_follows_from_being_fetched(
+    office: Office, database: Database, agency: Agency, reconcile: Callable[[], None], is_known: bool
+) -> None:
+    known = []
+    if is_known:
+        with tenant_transaction(database, agency.id) as connection:
+            make_conversation(connection, agency, phone=CONTACT, content="Before", sid="SM" + "0" * 32)
+        known = [("SM" + "0" * 32, "Before")]
+    raced = write(office, agency.sms_address, "By a webhook, too")
+    later = write(office, agency.sms_address, "Later")
+    looking = threading.Thread(target=reconcile)
+    with cursor_of(office.urls.superuser) as session:
+        with tenant_transaction(database, agency.id) as connection:
+            message = InboundMessage(twilio_sid=raced, sender=CONTACT, content="By a webhook, too")
+            inbound.store(connection, channel_id=agency.sms_id, message=message)
+            connection.transaction.flush()
+            looking.start()
+            await_waiting(session, 1)
+        looking.join()
+    assert received(database, agency) == [*known, (raced, "By a webhook, too"), (later, "Later")]
 
 
 def test_everything_that_no_webhook_brought_is_fetched_once_in_its_order(

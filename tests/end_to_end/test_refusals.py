@@ -9,7 +9,7 @@ import pytest
 
 from conversations_api import addresses, settings
 from conversations_api.embedded_postgres import EmbeddedPostgres
-from tenancy import twilio_credentials
+from tenancy import transaction, twilio_credentials
 from tests.agencies import Urls, make_agency
 from tests.commands import ROOT, refusal, run
 from tests.stack import AUDIENCE, ISSUER, PUBLIC_KEY
@@ -110,6 +110,21 @@ def test_a_database_that_does_not_answer_is_named_and_its_password_is_not(comman
 
 def test_a_revision_that_does_not_exist_is_refused(urls: Urls) -> None:
     assert "9999" in refusal(run("migrate", "--revision", "9999", environment=environment("migrate", urls.owner)))
+
+
+def test_a_revision_that_does_not_get_its_lock_is_told_in_one_line_and_may_be_run_again(
+    postgres: EmbeddedPostgres,
+) -> None:
+    postgres.create_database("faro_locked")
+    owner = environment("migrate", postgres.url("faro_owner", "faro_locked"))
+    assert run("migrate", "--revision", "0001", environment=owner).returncode == 0
+    with transaction.session(postgres.url("faro_app", "faro_locked")) as reader, reader.cursor() as cursor:
+        cursor.execute("begin; select from messages")
+        assert "the revision that was under way was not applied" in refusal(run("migrate", environment=owner))
+        cursor.execute("commit")
+    again = run("migrate", environment=owner)
+    assert again.returncode == 0, again.stderr
+    postgres.drop_database("faro_locked")
 
 
 def test_the_applications_role_cannot_migrate(postgres: EmbeddedPostgres) -> None:

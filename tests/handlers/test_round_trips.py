@@ -60,16 +60,18 @@ def test_what_a_contact_writes_asks_the_database_twice_beside_whose_it_is(api: A
     database = Database(api.urls.app, pool_size=1)
     asked: list[str] = []
 
-    def write(number: int) -> bool:
-        message = InboundMessage(twilio_sid=f"SM{number:032}", sender="+12025550123", content="Hello")
+    def write(number: int, sender: str = "+12025550123") -> bool:
+        message = InboundMessage(twilio_sid=f"SM{sender}{number:020}", sender=sender, content="Hello")
         asked.clear()
         with suppress(inbound.AlreadyHere), tenant_transaction(database, agency.id) as connection:
             inbound.store(connection, channel_id=agency.sms_id, message=message)
             return True
         return False
 
-    assert write(1)  # all of it is prepared now
+    assert write(1, "+12025550124")  # all of it is prepared now
     event.listen(database.engine, "before_cursor_execute", lambda _c, _k, sql, *_: asked.append(sql))
+    assert write(1)
+    assert len(asked) == 3  # a contact who is not known yet
     assert write(2)
     assert len(asked) == 2
     assert not write(2)
