@@ -22,7 +22,14 @@ from delivery.twilio_gateway import ListedMessage, ListingUnavailable, TwilioAcc
 from persistence import channels, messages
 from tenancy import number_routing
 from tenancy.number_routing import Number
-from tenancy.transaction import Database, DatabaseUnavailable, OutcomeUnknown, tenant_transaction, unbound_transaction
+from tenancy.transaction import (
+    Conflict,
+    Database,
+    DatabaseUnavailable,
+    OutcomeUnknown,
+    tenant_transaction,
+    unbound_transaction,
+)
 from tenancy.twilio_credentials import TwilioCredentials
 
 logger = logging.getLogger(__name__)
@@ -119,13 +126,20 @@ class InboundReconciler:
             media=[{"url": one.url, "content_type": one.content_type} for one in media],
             said_at=listed.date_created,
         )
-        stored = False
-        with suppress(inbound.AlreadyHere), tenant_transaction(self._database, number.agency_id) as connection:
-            inbound.store(connection, channel_id=number.channel_id, message=message)
-            stored = True
+        try:
+            stored = self._insert(number, message)
+        except Conflict:  # mostly a webhook that was first: now it is seen
+            stored = self._insert(number, message)
         metrics.inbound_message("reconciler", stored=stored)
         if stored:
             logger.warning("inbound_message_missed_by_webhook", extra=_names(number))
+
+    def _insert(self, number: Number, message: InboundMessage) -> bool:
+        """Whether it was not here."""
+        with suppress(inbound.AlreadyHere), tenant_transaction(self._database, number.agency_id) as connection:
+            inbound.store(connection, channel_id=number.channel_id, message=message)
+            return True
+        return False
 
 
 def _lock_key(number: Number) -> int:

@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import sqlalchemy
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import text
 
@@ -22,7 +21,7 @@ RENAME_CONTACT = text("""
 """)
 
 # Nothing is written for a message that is here already, nor where nothing is new; in the latter case the row is locked
-# all the same. So whoever brings the same message waits here, and each statement after this one sees what was stored.
+# all the same. So of a contact's first message whoever brings it, too, waits here, and sees afterwards what was stored.
 UPSERT_CONTACT = text("""
     insert into contacts (agency_id, id, phone, name)
     select :agency_id, cast(:id as uuid), :phone, :name
@@ -56,21 +55,10 @@ INSERT_CONVERSATION = text("""
     on conflict (agency_id, channel_id, contact_id) do nothing
 """)
 
-# Whoever brings the same message waits here, and each statement after this one sees what was stored.
-LOCK_PLACE = text("""
-    select conversations.id
-    from conversations
-    join contacts on contacts.agency_id = conversations.agency_id and contacts.id = conversations.contact_id
-    where conversations.agency_id = :agency_id
-    and contacts.agency_id = :agency_id
-    and conversations.channel_id = :channel_id
-    and contacts.phone = :phone
-    for no key update of conversations
-""")
-
 # The time of a message is strictly later than the one before it, also when the clock is set back: the thread
 # keeps its order, and the preview never goes backwards. It is read first and then written: Citus takes a clock in an
-# update only as a value.
+# update only as a value. Who has waited here for one that brought the same message does not see it; the unique index
+# does, and the transaction ends as Conflict (see tenancy.driver_errors).
 FIND_PLACE = text("""
     select conversations.id, location_id, status, last_message_at = '-infinity' as is_new,
         greatest(clock_timestamp(), last_message_at + interval '1 microsecond') as sent_at,
@@ -110,18 +98,19 @@ def receive(
     """The one conversation of this channel and contact, made if need be, and when this message was received; it is
     locked until the transaction ends. What a contact writes reopens a resolved conversation.
 
-    Insert the message before the transaction ends. Raises AlreadyHere, when it must not be committed: another message
-    with the SID may have been stored while this one's contact and conversation were made.
+    Insert the message before the transaction ends; it may end as Conflict, and is then to be done again. Raises
+    AlreadyHere, when it must not be committed: another message with the SID may have been stored while this one's
+    contact and conversation were made.
     """
-    whose = {"channel_id": channel_id, "phone": phone}
+    whose: dict[str, Any] = {"channel_id": channel_id, "phone": phone, "twilio_sid": twilio_sid}
     if name is not None:
         connection.execute_later(RENAME_CONTACT, phone=phone, name=name)
-    row = _find_place(connection, whose, twilio_sid)
+    row = connection.execute(FIND_PLACE, **whose).first()
     if row is None:  # the contact's first message to this channel
         contact = {"phone": phone, "name": name, "twilio_sid": twilio_sid}
         connection.execute_later(UPSERT_CONTACT, id=uuid_utils.uuid7(), **contact)
-        connection.execute_later(INSERT_CONVERSATION, id=uuid_utils.uuid7(), **whose, twilio_sid=twilio_sid)
-        row = _find_place(connection, whose, twilio_sid)
+        connection.execute_later(INSERT_CONVERSATION, id=uuid_utils.uuid7(), **whose)
+        row = connection.execute(FIND_PLACE, **whose).first()
     if row is None or row.is_here:
         raise AlreadyHere
     if row.is_new:
@@ -129,11 +118,6 @@ def receive(
     elif row.status == "resolved":
         conversation_counts.move_one(connection, location_id=row.location_id, status="open", from_status=row.status)
     return row.id, row.sent_at
-
-
-def _find_place(connection: TenantConnection, whose: dict[str, Any], twilio_sid: str) -> "sqlalchemy.Row[Any] | None":
-    connection.execute_later(LOCK_PLACE, **whose)
-    return connection.execute(FIND_PLACE, **whose, twilio_sid=twilio_sid).first()
 
 
 def list_since(connection: TenantConnection, *, conversation_id: UUID, since: datetime) -> list[str]:
