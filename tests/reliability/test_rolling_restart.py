@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 import psycopg2
 import pytest
 
-from conversations_api import addresses, child_processes, migrating
+from conversations_api import addresses, child_processes
 from conversations_api.child_processes import Child
 from conversations_api.embedded_postgres import EmbeddedPostgres
 from persistence import schema
@@ -153,19 +153,6 @@ def change_tables(owner_url: str) -> None:
                     raise AssertionError(f"{statement} never got its lock")
 
 
-def migrate_again(owner_url: str) -> None:
-    """The revisions since the first one, taken back and made once more, while requests go on."""
-    for change in (migrating.downgrade, migrating.migrate):
-        for _ in range(20):
-            try:
-                change(owner_url, "0001" if change is migrating.downgrade else "head")
-                break
-            except psycopg2.errors.LockNotAvailable:
-                time.sleep(0.2)
-        else:
-            raise AssertionError("a revision never got its locks")
-
-
 def test_a_rolling_restart_and_a_migration_under_load_fail_no_request_and_double_no_message(
     own_stack: Stack,
 ) -> None:
@@ -183,7 +170,6 @@ def test_a_rolling_restart_and_a_migration_under_load_fail_no_request_and_double
         replace(own_stack, "worker", "worker")
         replace(own_stack, "serve", "serve")
         change_tables(own_stack.urls.owner)
-        migrate_again(own_stack.urls.owner)
         replace(own_stack, "worker 2", "worker")
         replace(own_stack, "serve 2", "serve", PORT=second)
         time.sleep(1)

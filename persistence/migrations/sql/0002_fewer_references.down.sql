@@ -1,3 +1,4 @@
+set local lock_timeout = '200ms';
 lock table contacts, conversations, agencies, idempotency_keys, messages, attempts, audit_records
     in access exclusive mode;
 
