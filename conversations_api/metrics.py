@@ -81,7 +81,7 @@ _BUILD = Gauge(
 )
 
 _SHED.labels(NO_OPERATION)
-_admitted, _shed = (_WAITED.labels(outcome).observe for outcome in ("admitted", "shed"))
+_observe_admitted, _observe_shed = (_WAITED.labels(outcome).observe for outcome in ("admitted", "shed"))
 _observe: dict[tuple[str, str, int], Callable[[float], None]] = {}
 
 
@@ -98,7 +98,7 @@ def request_ended(operation: str | None, method: str, status: int, seconds: floa
 
 def waited(seconds: float, *, admitted: bool) -> None:
     """Count one request that stood in a queue; only from the event loop."""
-    (_admitted if admitted else _shed)(seconds)
+    (_observe_admitted if admitted else _observe_shed)(seconds)
 
 
 def describe_build() -> None:

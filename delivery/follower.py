@@ -13,8 +13,9 @@ account whose carriers never confirm anything costs a request per thousand of it
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -69,6 +70,18 @@ class _Look:
         """A task has submitted all its own ones when it ends, so none is left when the last has ended."""
         while self._tasks:
             self._tasks.popleft().result()
+
+
+@contextmanager
+def _by_itself(look: _Look, due: Due) -> Iterator[None]:
+    """What goes wrong with one message keeps no other from being asked about; what was not written is asked again."""
+    try:
+        yield
+    except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
+        logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
+        look.unanswered.append(due)
+    except Exception:
+        logger.exception("look_broke_off", extra=names(due))
 
 
 class Follower:
@@ -173,12 +186,12 @@ class Follower:
             if error.http_status != 404:
                 look.unanswered.append(sent.due)
             elif sent.due.age_seconds > FOLLOWED_SECONDS:  # it has no such message, and will not have it any more
-                self._give_up(look, sent.due)
+                with _by_itself(look, sent.due):
+                    self._stop_following(sent.due)
         else:
             self._apply(look, sent, listed)
 
     def _apply(self, look: _Look, sent: Sent, listed: ListedMessage) -> None:
-        """What goes wrong with one message keeps no other from being asked about."""
         due, known = sent.due, sent.known
         status = message_status.FROM_TWILIO.get(listed.status)
         has_ended = status in message_status.TERMINAL
@@ -186,26 +199,23 @@ class Follower:
         # Of a message that may have gone out twice, the carrier's list shows the second one: for a while, and when it
         # is looked at for the last time, which may be the first time that anybody could ask.
         is_watched = known.unproven and due.age_seconds <= self._hold_seconds
-        try:
+        with _by_itself(look, due):
             if has_ended or status != known.status:
                 with tenant_transaction(self._database, due.agency_id) as connection:
                     lookup.accept(connection, due, listed, attempt=None)
             if is_watched or (known.unproven and (has_ended or is_old)):
-                self._look_for_second(due)
+                try:
+                    self._look_for_second(due)
+                except ListingUnavailable as error:
+                    logger.info("listing_unavailable", extra={**names(due), "reason": error.reason})
+                    if is_old:
+                        self._stop_following(due)
+                    return
             if has_ended and known.unproven and not is_watched:
                 with tenant_transaction(self._database, due.agency_id) as connection:
                     outbox.delete(connection, message_id=due.message_id)
             elif is_old and not has_ended:
                 self._stop_following(due)
-        except ListingUnavailable as error:
-            logger.info("listing_unavailable", extra={**names(due), "reason": error.reason})
-            if is_old:
-                self._stop_following(due)
-        except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
-            logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
-            look.unanswered.append(due)
-        except Exception:
-            logger.exception("look_broke_off", extra=names(due))
 
     def _look_for_second(self, due: Due) -> None:
         case = lookup.find_case(self._database, self._credentials, due)
@@ -214,13 +224,6 @@ class Follower:
         found = lookup.list_since(self._database, self._gateway, case)
         with tenant_transaction(self._database, due.agency_id) as connection:
             lookup.accept_exact(connection, due, case.job, lookup.unbound(connection, due, found), attempt=None)
-
-    def _give_up(self, look: _Look, due: Due) -> None:
-        try:
-            self._stop_following(due)
-        except (DatabaseUnavailable, OutcomeUnknown, psycopg2.Error) as error:
-            logger.warning("reconciler_lost_database", extra={"error": type(error).__name__})
-            look.unanswered.append(due)
 
     def _stop_following(self, due: Due) -> None:
         metrics.looked("never_confirmed")

@@ -68,7 +68,7 @@ class Service:
         """What the server's histograms say of its 503s."""
         page = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False).text
         all_of_them = _buckets(page, "faro_http_request_duration_seconds", 'status="503"')
-        waited = _buckets(page, "faro_http_queue_seconds", 'outcome="shed"')
+        waited = dict(_buckets(page, "faro_http_queue_seconds", 'outcome="shed"'))  # a bound that it lacks is an error
         return Shed(
             all_of_them["+Inf"],
             all_of_them[str(SHED_SECONDS)],

@@ -1,5 +1,8 @@
 """Migrations go up and come down again without a trace, and make one and the same schema on every server."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg2
 import pytest
 from alembic.script import ScriptDirectory
 
@@ -8,8 +11,10 @@ from conversations_api.embedded_postgres import EmbeddedPostgres
 from conversations_api.wiring import UnsafeDatabase
 from persistence import schema
 from tests.agencies import Urls
+from tests.handlers.test_webhook_races import await_waiting
 from tests.migrations.catalogue import snapshot
 from tests.migrations.debian_postgres import DebianPostgres
+from tests.reliability.test_database_faults import cursor_of
 
 REVISIONS = [script.revision for script in ScriptDirectory(str(schema.MIGRATIONS)).walk_revisions()][::-1]
 # Alembic's own, which stays with its rows gone.
@@ -50,6 +55,20 @@ def test_migrating_again_changes_nothing(migrated_urls: Urls) -> None:
     first = snapshot(migrated_urls.owner)
     migrating.migrate(migrated_urls.owner)
     assert snapshot(migrated_urls.owner) == first
+
+
+@pytest.mark.parametrize("begun_with", ["contacts", "conversations", "agencies"])
+def test_a_request_that_has_begun_can_end_while_a_revision_waits_for_it(bare_urls: Urls, begun_with: str) -> None:
+    """Sends and webhooks come to their messages last; a revision that had these first would be what they wait for."""
+    migrating.migrate(bare_urls.owner, "0001")
+    with cursor_of(bare_urls.superuser) as session, cursor_of(bare_urls.app) as request, ThreadPoolExecutor(1) as pool:
+        request.execute(f"select from {begun_with}")  # its lock is held until the transaction ends
+        revision = pool.submit(migrating.migrate, bare_urls.owner)
+        await_waiting(session, 1)
+        request.execute("set local lock_timeout = '20ms'; select from messages, attempts, idempotency_keys")
+        with pytest.raises(psycopg2.errors.LockNotAvailable):
+            revision.result()
+    migrating.migrate(bare_urls.owner)
 
 
 def test_the_services_start_on_what_migrations_make(migrated_urls: Urls) -> None:

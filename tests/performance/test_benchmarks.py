@@ -3,6 +3,8 @@
 How fast anything is, no test says: that depends on what else the machine does.
 """
 
+import json
+import re
 import shutil
 import xml.etree.ElementTree
 from collections.abc import Iterator
@@ -22,6 +24,8 @@ from benchmarks.performance.servers import CONNEXION, HTTP_PEERS, OURS
 from benchmarks.performance.svg import Bar
 from benchmarks.performance.writes import WEBHOOK
 from conversations_api.embedded_postgres import EmbeddedPostgres
+from tenancy import transaction
+from tests.api_client import Api
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,6 +154,22 @@ def test_every_peer_is_given_its_drivers_own_style_of_the_same_statement() -> No
     assert statements.for_asyncpg(statement, ["agency_id", "b"]) == (
         "select x::text from t where a = $1 and b = cast($2 as uuid) and c = $1"
     )
+
+
+def test_pgbench_is_given_the_very_page_that_ours_answers_with(api: Api) -> None:
+    agency = api.new_agency()
+    api.converse(agency, "Hello")
+    binding, statement = (part.replace(":agency_id", f"'{agency.id}'") for part in pgbench.our_list())
+    with transaction.session(api.urls.app) as connection, connection.cursor() as cursor:
+        cursor.execute(f"begin; {binding}")
+        cursor.execute(statement)
+        names = [column.name for column in cursor.description or ()]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor]
+    page = api.of(agency).get("/conversations").json
+    assert [json.loads(row["record"]) for row in rows] == page["conversations"]
+    assert [row["total"] for row in rows] == [page["total"]] == [1]
+    # What pgbench would take for a variable of its own.
+    assert re.findall(r"(?<!:):[A-Za-z_]\w*", statement) == []
 
 
 def test_a_request_is_one_line() -> None:

@@ -3,8 +3,8 @@
 -- already: a message has a conversation, attempts and keys have a message. Of an audit record only the code says it,
 -- which writes one in the transaction of the message that it is about.
 
--- In the order in which requests take them: none of them deadlocks with this. All of it together takes less than the two
--- seconds that a request waits for a lock.
+-- In the order in which requests take them, so that none of them deadlocks with this; and waited for, all together, for
+-- less than the two seconds that a request waits for a lock.
 set local lock_timeout = '200ms';
 lock table contacts, conversations, agencies, idempotency_keys, messages, attempts, audit_records
     in access exclusive mode;
